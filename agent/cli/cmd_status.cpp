@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cerrno>
+
+#include "agent/cli/subcommand.hpp"
+
+namespace twill::cli {
+
+namespace {
+
+/// Readers of an answer that another version may have written: what is missing or of another type reads as empty.
+const Json& member(const Json& object, const char* key)
+{
+    static const Json kNull;
+    if (!object.is_object()) return kNull;
+    const auto found = object.find(key);
+    return found == object.end() ? kNull : *found;
+}
+
+std::string text(const Json& object, const char* key)
+{
+    const Json& value = member(object, key);
+    if (value.is_string()) return value.get<std::string>();
+    return value.is_null() ? "" : value.dump();
+}
+
+bool flag(const Json& object, const char* key)
+{
+    const Json& value = member(object, key);
+    return value.is_boolean() && value.get<bool>();
+}
+
+std::uint64_t number(const Json& object, const char* key)
+{
+    const Json& value = member(object, key);
+    return value.is_number_unsigned() ? value.get<std::uint64_t>() : 0;
+}
+
+std::string joined(const Json& list)
+{
+    std::string out;
+    if (list.is_array())
+        for (const auto& item : list)
+            if (item.is_string()) out += (out.empty() ? "" : " ") + item.get<std::string>();
+    return out.empty() ? "-" : out;
+}
+
+/// One "name  text" line; names of one width.
+void line(const Env& env, std::string name, const std::string& value)
+{
+    name.resize(12, ' ');
+    env.out << name << value << '\n';
+}
+
+void print_identity(const Env& env, const Json& s)
+{
+    line(env, "node", text(s, "node"));
+    line(env, "agent",
+         "twilld " + text(s, "version") + ", pid " + text(s, "pid") + ", since " + text(s, "started") + ", kernel " +
+             text(s, "kernel"));
+    line(env, "ready", flag(s, "ready") ? "yes" : "no");
+    const Json& store = member(s, "store");
+    line(env, "store", text(store, "url") + (flag(store, "healthy") ? "  ok" : "  failing: " + text(store, "error")));
+    line(env, "network", joined(member(s, "network")));
+    const Json& lease = member(s, "lease");
+    if (text(lease, "key").empty())
+        line(env, "lease", "none");
+    else
+        line(env, "lease",
+             joined(member(lease, "pods")) + "  public IP " + joined(member(lease, "public_ip")) + "  backend " +
+                 text(lease, "backend") + "  VTEP MAC " + joined(member(lease, "vtep_mac")) + "  expires " +
+                 (text(lease, "expires").empty() ? "never" : text(lease, "expires")));
+}
+
+void print_data_plane(const Env& env, const Json& s)
+{
+    for (const auto& wire : member(s, "wires"))
+        line(env, "wire", text(wire, "name") + " (" + text(wire, "ifindex") + ")  mtu " + text(wire, "mtu"));
+    const Json& overlay = member(s, "overlay");
+    line(env, "overlay",
+         text(overlay, "name") + " (" + text(overlay, "ifindex") + ")  " + text(overlay, "kind") + "  " +
+             text(overlay, "mac"));
+    const Json& fast = member(s, "fast_path");
+    const std::string why = text(fast, "why");
+    line(env, "fast path",
+         std::string(flag(fast, "on") ? "on" : "off") + "  (" + text(fast, "mode") + ")" +
+             (why.empty() ? "" : "  " + why));
+    for (const auto& feature : member(s, "features")) {
+        const bool is_on = flag(feature, "on");
+        line(env, "feature",
+             text(feature, "name") + "  " + (is_on ? "on" : "off") + "  (" + text(feature, "setting") + ")" +
+                 (is_on || text(feature, "effect").empty() ? "" : "  " + text(feature, "effect")));
+    }
+    for (const auto& attachment : member(s, "attachments"))
+        line(env, "program",
+             text(attachment, "program") + "  " + text(attachment, "interface") + " (" + text(attachment, "ifindex") +
+                 ")  " + text(attachment, "kind"));
+}
+
+void print_contents(const Env& env, const Json& s)
+{
+    const Json& peers = member(s, "peers");
+    line(env, "peers",
+         std::to_string(number(peers, "programmed")) + " programmed, " + std::to_string(number(peers, "pending")) +
+             " pending");
+    for (const auto& pending : member(s, "pending"))
+        line(env, "pending", text(pending, "pods") + "  node " + text(pending, "node") + ": " + text(pending, "why"));
+    for (const auto& bad : member(s, "bad_leases")) line(env, "bad lease", text(bad, "key") + ": " + text(bad, "why"));
+    line(env, "endpoints", std::to_string(number(s, "endpoints")));
+    for (const auto& conflict : member(s, "conflicts"))
+        line(env, "conflict",
+             text(conflict, "ip") + " of " +
+                 show_interface(env, static_cast<std::uint32_t>(number(conflict, "owner_ifindex"))) + " claimed by " +
+                 show_interface(env, static_cast<std::uint32_t>(number(conflict, "claimed_by_ifindex"))) + "  " +
+                 text(conflict, "count") + " times");
+    const Json& warnings = member(s, "warnings");
+    if (warnings.is_array())
+        for (const auto& warning : warnings)
+            if (warning.is_string()) line(env, "warning", warning.get<std::string>());
+}
+
+/// Degraded: it forwards, but something of the desired state is missing.
+Exit health(const Json& s)
+{
+    if (!flag(s, "ready")) return Exit::failure;
+    const Json& bad = member(s, "bad_leases");
+    const bool is_degraded = !flag(member(s, "store"), "healthy") || number(member(s, "peers"), "pending") > 0 ||
+                             (bad.is_array() && !bad.empty());
+    return is_degraded ? Exit::degraded : Exit::ok;
+}
+
+Exit unreachable(const Env& env, const Error& error)
+{
+    if (error.code == EACCES || error.code == EPERM)
+        return fail(env, Exit::unreachable, error.what + ": run as root, or join the socket's group");
+    return fail(env, Exit::unreachable,
+                "the agent does not answer (" + error.what +
+                    ").\nTraffic goes on without it: look with twillctl drops, peers, endpoints and maps; changes "
+                    "wait until twilld runs again.");
+}
+
+} // namespace
+
+Exit cmd_status(const Env& env)
+{
+    const auto reply = env.api("GET", "/v1/status");
+    if (!reply) return unreachable(env, reply.error());
+    if (!reply->is_success())
+        return fail(env, Exit::failure, "the agent answered " + std::to_string(reply->status) + " to /v1/status");
+    const auto status = Json::parse(reply->body, nullptr, false);
+    if (!status.is_object()) return fail(env, Exit::failure, "the agent's answer to /v1/status is no JSON object");
+    if (env.options.wants_json()) {
+        print_json(env, status);
+        return health(status);
+    }
+    print_identity(env, status);
+    print_data_plane(env, status);
+    print_contents(env, status);
+    return health(status);
+}
+
+} // namespace twill::cli

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <ostream>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "agent/cli/api_client.hpp"
+#include "agent/cli/map_reader.hpp"
+#include "agent/cli/table.hpp"
+#include "twill/result.hpp"
+
+namespace CLI {
+class App;
+}
+
+namespace twill::cli {
+
+using Json = nlohmann::ordered_json;
+
+/// Exit status of twillctl; documented in twillctl(1).
+enum class Exit : std::uint8_t { ok = 0, failure = 1, usage = 2, unreachable = 3, not_found = 4, degraded = 5 };
+
+/// What the command line says.
+struct Options {
+    std::string socket = "/run/twill/twill.sock";
+    std::string bpf_root = "/sys/fs/bpf/twill";
+    std::string output = "table";
+    bool no_headers = false;
+    bool all = false;                    ///< drops --all
+    bool yes = false;                    ///< detach --yes
+    bool dry_run = false;                ///< detach --dry-run
+    std::string overlay_name = "twill0"; ///< detach --overlay-name
+    std::string shell = "bash";          ///< completion SHELL
+    bool wants_json() const { return output == "json"; }
+};
+
+/// The world outside of twillctl; tests have their own.
+struct Machine {
+    std::function<std::unique_ptr<MapReader>(const std::string& bpf_root)> maps;
+    std::function<Api(const std::string& socket_path)> api;
+    std::function<std::string(std::uint32_t ifindex)> interface_name;         ///< empty: no such interface
+    std::function<std::optional<bool>(const std::string& question)> confirm;  ///< nullopt: nobody to ask
+    std::function<int(const std::vector<std::string>& command)> exec;         ///< does not return, or a positive errno
+    std::function<std::vector<std::string>(const std::string& dir)> list_dir; ///< names, sorted; empty if absent
+};
+/// This machine.
+Machine real_machine();
+
+/// What a subcommand works with. Data goes to `out`, messages to `err`.
+struct Env {
+    const Options& options;
+    const Machine& machine;
+    MapReader& maps;
+    const Api& api;
+    std::ostream& out;
+    std::ostream& err;
+    CLI::App& app;
+};
+
+/// One row of the table in main.cpp's library: name, one line of help, examples, what it adds to the parser, body.
+struct Subcommand {
+    std::string_view name;
+    std::string_view help;
+    std::string_view examples; ///< lines "command   what it does"
+    void (*add_options)(CLI::App& app, Options& options);
+    Exit (*run)(const Env& env);
+};
+std::span<const Subcommand> subcommands();
+
+Exit cmd_status(const Env& env);
+Exit cmd_peers(const Env& env);
+Exit cmd_endpoints(const Env& env);
+Exit cmd_drops(const Env& env);
+Exit cmd_maps(const Env& env);
+Exit cmd_detach(const Env& env);
+Exit cmd_version(const Env& env);
+Exit cmd_completion(const Env& env);
+
+/// Parses `args` (without the program's name), runs the subcommand and returns the exit status.
+int run(const std::vector<std::string>& args, std::ostream& out, std::ostream& err, const Machine& machine);
+
+/// Prints "twillctl: <what>" and returns `exit`.
+Exit fail(const Env& env, Exit exit, std::string_view what);
+/// The same with the exit status that an error of a map means: not_found for ENOENT.
+Exit fail_map(const Env& env, const Error& error);
+/// Pretty JSON and a newline. Bytes that are no UTF-8 become U+FFFD.
+void print_json(const Env& env, const Json& value);
+/// "eth0 (2)"; "(2)" if there is no such interface any more, "-" for 0.
+std::string show_interface(const Env& env, std::uint32_t ifindex);
+/// {"items": [...]}.
+Json items(Json list);
+
+} // namespace twill::cli

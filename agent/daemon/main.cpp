@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <sysexits.h>
+
+#include <csignal>
+#include <cstdio>
+#include <exception>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "agent/daemon/api_server.hpp"
+#include "agent/daemon/memory.hpp"
+#include "agent/daemon/node.hpp"
+#include "agent/daemon/sd_notify.hpp"
+#include "agent/daemon/teardown.hpp"
+#include "agent/store/file_store.hpp"
+
+namespace twill {
+
+namespace {
+
+constexpr std::string_view kFileScheme = "file://";
+
+int fail(const Error& error)
+{
+    log::error(error.what);
+    return 1;
+}
+
+Result<std::unique_ptr<Store>> open_store(Loop& loop, const Clock& clock, const Settings& settings)
+{
+    if (!settings.store.starts_with(kFileScheme))
+        return Error{EINVAL, "-store \"" + settings.store + "\": want file:///directory"};
+    FileStoreOptions options;
+    options.twill_keys = net_conf_keys();
+    options.renew_margin = settings.renew_margin;
+    std::unique_ptr<Store> store =
+        std::make_unique<FileStore>(loop, clock, settings.store.substr(kFileScheme.size()), options);
+    return store;
+}
+
+Response health(bool ok, std::string_view good, std::string_view bad)
+{
+    return ok ? Response::text(std::string(good)) : Response::text(std::string(bad), 503);
+}
+
+void serve(ApiServer& api, Node& node, Loop& loop)
+{
+    api.route("GET", "/v1/status", [&node](const Request&) { return Response::json(to_json(node.status())); });
+    api.route("GET", "/healthz", [](const Request&) { return health(true, "flanneld is running", ""); });
+    api.route("GET", "/readyz", [&node](const Request&) {
+        return health(node.is_ready(), "flanneld is ready", "flanneld is not ready yet");
+    });
+    api.route("POST", "/v1/detach", [&node, &loop](const Request&) {
+        const auto done = node.detach();
+        auto response = done ? Response::json(R"({"detached":true})") : Response::problem(500, done.error().what);
+        response.after_sent = [&loop] { loop.stop(); };
+        if (done)
+            log::info("data plane taken away");
+        else
+            log::error("data plane is not wholly taken away", done.error());
+        return response;
+    });
+}
+
+/// Runs the agent until a signal, a detach or a fatal error. Traffic goes on in all cases but detach.
+int run_agent(Flags flags, const Settings& settings)
+{
+    const SystemClock clock;
+    Loop loop;
+    int status = 0;
+    auto api = ApiServer::listen(loop, settings.socket_path);
+    if (!api) return fail(api.error());
+    auto store = open_store(loop, clock, settings);
+    if (!store) return fail(store.error());
+    Node node(loop, clock, std::move(flags), settings, *std::move(store), [&](const Error& error) {
+        status = fail(error);
+        loop.stop();
+    });
+    serve(**api, node, loop);
+    const auto stop = [&loop] { loop.stop(); };
+    const Signal on_term(loop, SIGTERM, stop);
+    const Signal on_int(loop, SIGINT, stop);
+    Timer trim(loop);
+    trim.every(std::chrono::milliseconds{1000}, [&] {
+        if (!node.is_ready()) return;
+        trim.stop();
+        drop_startup_memory();
+    });
+    node.start();
+    if (status == 0) loop.run();
+    if (auto told = sd_notify("STOPPING=1"); !told) log::warn("sd_notify failed", told.error());
+    if (status == 0) log::info("stopped");
+    return status;
+}
+
+int run(int argc, char** argv)
+{
+    const std::vector<std::string> args(argv + 1, argv + argc);
+    auto parsed = parse_flags(args, process_env());
+    if (const auto* exit = std::get_if<FlagExit>(&parsed)) {
+        std::cerr << exit->message;
+        return exit->status;
+    }
+    auto& flags = std::get<Flags>(parsed);
+    const auto settings = make_settings(flags);
+    if (!settings) return fail(settings.error());
+    log::init(settings->log_format, settings->log_level());
+    for (const auto& warning : flags.warnings) log::warn(warning);
+    if (settings->detach) {
+        const auto done = tear_down(settings->bpf_root, settings->overlay_name);
+        return done ? 0 : fail(done.error());
+    }
+    if (settings->ip_masq) log::warn("masquerade: not available");
+    keep_memory_low();
+    std::signal(SIGPIPE, SIG_IGN);
+    return run_agent(std::move(flags), *settings);
+}
+
+} // namespace
+
+} // namespace twill
+
+int main(int argc, char** argv)
+{
+    try {
+        return twill::run(argc, argv);
+    } catch (const std::exception& error) {
+        std::fprintf(stderr, "twilld: %s\n", error.what());
+        return EX_SOFTWARE;
+    }
+}

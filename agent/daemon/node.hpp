@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "agent/daemon/discovery.hpp"
+#include "agent/daemon/host_local.hpp"
+#include "agent/daemon/settings.hpp"
+#include "agent/daemon/status.hpp"
+#include "agent/dataplane/attachments.hpp"
+#include "agent/dataplane/bpf_dataplane.hpp"
+#include "agent/dataplane/cfg.hpp"
+#include "agent/dataplane/event_reader.hpp"
+#include "agent/dataplane/programs.hpp"
+#include "agent/loop/loop.hpp"
+#include "agent/nl/monitor.hpp"
+#include "agent/reconcile/reconciler.hpp"
+#include "agent/store/store.hpp"
+#include "agent/store/subnet_env.hpp"
+
+namespace twill {
+
+/// One node of the overlay: brings the parts together and keeps the kernel as the store and netlink say.
+///
+/// API: start(), then it runs by itself until the loop stops; on_fatal is called at most once, for what no retry mends
+///   (a configuration error, no usable interface, no right to load programs).
+/// Threading: control thread only.
+/// State: store events -> LeaseSet -> plan_peers -> Reconciler; netlink, packets, host-local -> EndpointTable ->
+///   Reconciler; interfaces -> Attachments. Events mark what is stale; one pass a few milliseconds later does the work.
+/// Errors: everything after the first look at the configuration is retried; traffic goes on with what is programmed.
+class Node final : private StoreListener, private nl::MonitorListener, private HostLocal::Listener {
+public:
+    Node(Loop& loop, const Clock& clock, Flags flags, Settings settings, std::unique_ptr<Store> store,
+         std::function<void(Error)> on_fatal);
+    ~Node() override;
+    Node(const Node&) = delete;
+    Node& operator=(const Node&) = delete;
+
+    void start();
+    bool is_ready() const { return ready_; }
+    Status status() const;
+    /// Takes the data plane away for good; the process should end then.
+    Result<> detach();
+
+private:
+    // StoreListener
+    void on_snapshot(LeaseSnapshot snapshot) override;
+    void on_event(LeaseEvent event) override;
+    void on_own_lease(Lease lease) override;
+    void on_health(std::optional<Error> trouble) override;
+    void on_config_change() override;
+    // nl::MonitorListener
+    void on_link(const nl::Link& link, bool gone) override;
+    void on_address(const nl::Address& address, bool gone) override;
+    void on_route(const nl::Route& route, bool gone) override;
+    void on_neighbour(const nl::Neighbour& neighbour, bool gone) override;
+    void on_fdb(const nl::FdbEntry& entry, bool gone) override;
+    void on_qdisc(IfIndex ifindex) override;
+    void on_resync() override;
+    // HostLocal::Listener
+    void on_owner(const Ip& ip, const Owner& owner) override;
+    void on_owner_gone(const Ip& ip) override;
+
+    /// What a pass has to look at again.
+    struct Stale {
+        bool everything = false; ///< re-read the kernel
+        bool wire = false;       ///< choice of the wire, own addresses
+        bool device = false;     ///< overlay device, programs
+        bool routes = false;     ///< to peers
+        bool peers = false;
+        bool qdiscs = false;
+        bool endpoints = false;
+        bool any() const { return everything || wire || device || routes || peers || qdiscs || endpoints; }
+    };
+
+    // node.cpp: start and passes
+    void read_config();
+    void use_config(NetConf conf);
+    Result<> prepare(NetConf conf);
+    Result<> choose_features();
+    void choose_mac(std::function<void()> then);
+    LeaseRequest lease_request() const;
+    void publish();
+    void mark(bool Stale::*what);
+    void pass();
+    Result<> work();
+    void become_ready();
+    void retry(const Error& error);
+    void tick();
+
+    // node_plane.cpp: device, programs, attachments, subnet.env
+    Result<> bring_up();
+    Result<> load_kernel();
+    OverlaySpec overlay_spec() const;
+    CfgInput cfg_input() const;
+    Result<> load_programs();
+    Result<> open_maps();
+    /// False: more is left, for the next turn.
+    Result<bool> sync_attachments();
+    std::set<Attachment> wanted_attachments() const;
+    /// Does a netfilter rule now stand between pods (-fast-path=auto)? True when the answer changed.
+    bool refresh_filter();
+    Result<> write_env();
+
+    // node_wire.cpp: wire and routes to peers
+    Result<IfaceView> iface_view();
+    Result<bool> refresh_wire();
+    unsigned underlay_mtu() const;
+    Result<std::optional<PeerRoute>> route_to(const Ip& node);
+    /// Asks for routes to all nodes, or to new ones only, and plans the peers by them.
+    Result<> refresh_routes(bool all);
+    /// With many peers a storm of route events must not keep the loop busy.
+    bool may_refresh_routes();
+    PeerSettings peer_settings() const;
+
+    Loop& loop_;
+    const Clock& clock_;
+    Flags flags_;
+    Settings settings_;
+    std::unique_ptr<Store> store_;
+    std::function<void(Error)> on_fatal_;
+    WallTime started_;
+
+    std::optional<nl::Socket> socket_;
+    std::unique_ptr<nl::Monitor> monitor_;
+    std::optional<NetConf> conf_;
+    WireChoice wire_;
+    PerFamily<std::optional<Ip>> node_ip_; ///< own addresses on the wire
+    KernelFeatures features_;              ///< what there is and is not switched off
+    Mac vtep_mac_;
+    std::optional<Lease> own_;
+    LeaseSet leases_;
+    std::optional<Error> store_trouble_;
+
+    PinDir pins_;
+    IfIndex overlay_;
+    std::optional<tw_cfg> cfg_;
+    std::optional<Programs> programs_;
+    std::optional<Attachments> attachments_;
+    std::unique_ptr<BpfDataplane> dataplane_;
+    std::unique_ptr<Reconciler> reconciler_;
+    std::unique_ptr<EventReader> events_;
+    EndpointTable endpoints_;
+    Discovery discovery_{endpoints_};
+    std::unique_ptr<HostLocal> host_local_;
+    Underlay underlay_;
+    PeerPlan plan_;
+    std::set<IfIndex> wires_;           ///< of the plan's peers, and the chosen one
+    SteadyTime routes_at_{};            ///< of the last look at all routes
+    std::optional<SubnetEnv> env_;      ///< as last written
+    std::optional<std::string> filter_; ///< rule that keeps -fast-path=auto off
+
+    Stale stale_;
+    bool is_up_ = false;    ///< device and programs are there
+    bool is_swept_ = false; ///< leftovers of an earlier run are off
+    bool ready_ = false;
+    bool is_config_old_ = false; ///< the store's configuration is not the one that is used
+    bool is_detached_ = false;
+    std::optional<Error> trouble_; ///< of the last pass
+    log::RateLimit trouble_limit_;
+    std::chrono::milliseconds retry_delay_;
+    Timer config_timer_;
+    Timer pass_timer_;
+    Timer retry_timer_;
+    Timer reconcile_timer_;
+    Timer tick_timer_;
+};
+
+} // namespace twill

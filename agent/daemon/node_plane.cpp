@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fstream>
+
+#include "agent/daemon/netfilter.hpp"
+#include "agent/daemon/node.hpp"
+#include "agent/nl/addr.hpp"
+#include "agent/nl/link.hpp"
+#include "agent/nl/neigh.hpp"
+#include "agent/nl/qdisc.hpp"
+#include "agent/nl/route.hpp"
+#include "agent/store/subnet_env.hpp"
+#include "maps/codec.hpp"
+
+namespace twill {
+
+namespace {
+
+constexpr unsigned kLeastMtu = 68; // RFC 791
+
+/// net.ipv4.ip_local_port_range of this namespace: the kernel's vxlan device takes its source ports from there, for
+/// both families.
+std::pair<std::uint16_t, std::uint16_t> local_port_range()
+{
+    std::ifstream file("/proc/sys/net/ipv4/ip_local_port_range");
+    unsigned min = 0, max = 0;
+    if (!(file >> min >> max) || min == 0 || max > 0xffff || min > max) return {32768, 60999};
+    return {static_cast<std::uint16_t>(min), static_cast<std::uint16_t>(max)};
+}
+
+tw_anti_spoof to_abi(AntiSpoof value)
+{
+    switch (value) {
+    case AntiSpoof::off:
+        return TW_SPOOF_OFF;
+    case AntiSpoof::strict:
+        return TW_SPOOF_STRICT;
+    case AntiSpoof::loose:
+        break;
+    }
+    return TW_SPOOF_LOOSE;
+}
+
+} // namespace
+
+OverlaySpec Node::overlay_spec() const
+{
+    OverlaySpec spec;
+    spec.name = settings_.overlay_name;
+    // Without encapsulation there is nothing to keep a vxlan device ready for.
+    spec.kind = conf_->backend == Backend::host_gw ? OverlayKind::veth : settings_.overlay;
+    spec.mac = vtep_mac_;
+    spec.port = conf_->port;
+    spec.gbp = conf_->gbp;
+    for (const auto family : kFamilies) {
+        if (!conf_->network[family] || !own_->pods[family]) continue;
+        const unsigned overhead = conf_->backend == Backend::vxlan ? encap_overhead(family) : 0;
+        spec.family[family] =
+            OverlayFamily{conf_->network[family]->network, *own_->pods[family], underlay_mtu() - overhead};
+    }
+    return spec;
+}
+
+CfgInput Node::cfg_input() const
+{
+    CfgInput input;
+    for (const auto family : kFamilies)
+        if (conf_->network[family]) input.network[family] = conf_->network[family]->network;
+    input.own_pods = own_->pods;
+    input.node = node_ip_;
+    input.vni = conf_->vni;
+    input.port = conf_->port;
+    std::tie(input.sport_min, input.sport_max) = local_port_range();
+    input.overlay = overlay_;
+    input.vtep_mac = vtep_mac_;
+    input.anti_spoof = to_abi(settings_.anti_spoof);
+    input.fast = settings_.fast_path != FastPath::off && !filter_;
+    input.vxlan_device = overlay_spec().kind == OverlayKind::vxlan;
+    input.gbp = conf_->gbp;
+    input.features = features_;
+    return input;
+}
+
+/// Device, programs and what they need; may be repeated, and changes only what differs.
+Result<> Node::bring_up()
+{
+    if (conf_->backend == Backend::alloc) {
+        is_up_ = true;
+        return Ok{};
+    }
+    for (const auto family : kFamilies)
+        if (conf_->network[family] && underlay_mtu() < encap_overhead(family) + kLeastMtu)
+            return Error{EINVAL, "wire " + wire_.wire.name + ": MTU " + std::to_string(underlay_mtu()) +
+                                     " leaves no room for an overlay, want at least " +
+                                     std::to_string(encap_overhead(family) + kLeastMtu)};
+    TWILL_TRY(pins_.create());
+    TWILL_TRY_AS(overlay, ensure_overlay(*socket_, overlay_spec()));
+    if (overlay != overlay_)
+        log::info("overlay device is up", {{"interface", settings_.overlay_name}, {"ifindex", overlay.value}});
+    overlay_ = overlay;
+    if (!is_up_) refresh_filter();
+    TWILL_TRY(load_programs());
+    if (!is_up_) {
+        TWILL_TRY(reconciler_->adopt());
+        TWILL_TRY(load_kernel());
+        TWILL_TRY_AS(from_maps, dataplane_->read_endpoints());
+        std::vector<PodInterface> live;
+        for (const auto& [ifindex, pod] : discovery_.pod_interfaces()) live.push_back(pod);
+        endpoints_.restore(from_maps, live);
+        host_local_->scan();
+        stale_.routes = stale_.peers = stale_.endpoints = true;
+    }
+    discovery_.set_scope(own_->pods, {overlay_, wire_.wire.index});
+    stale_.endpoints = true;
+    is_up_ = true;
+    return Ok{};
+}
+
+/// Reads what netlink has, and subscribes to nothing: the monitor runs already.
+Result<> Node::load_kernel()
+{
+    KernelView view;
+    TWILL_TRY_AS(links, nl::links(*socket_));
+    TWILL_TRY_AS(addresses, nl::addresses(*socket_));
+    TWILL_TRY_AS(neighbours, nl::neighbours(*socket_));
+    TWILL_TRY_AS(fdb, nl::fdb(*socket_));
+    TWILL_TRY_AS(qdiscs, nl::qdiscs(*socket_));
+    for (const auto family : kFamilies) {
+        TWILL_TRY_AS(routes, nl::routes(*socket_, family));
+        view.routes.insert(view.routes.end(), routes.begin(), routes.end());
+    }
+    view.links = std::move(links);
+    view.addresses = std::move(addresses);
+    view.neighbours = std::move(neighbours);
+    view.fdb = std::move(fdb);
+    view.qdiscs = std::move(qdiscs);
+    discovery_.set_scope(own_->pods, {overlay_, wire_.wire.index});
+    discovery_.load(std::move(view));
+    return Ok{};
+}
+
+/// A new generation of the programs when their constants changed, else nothing.
+Result<> Node::load_programs()
+{
+    const tw_cfg cfg = make_cfg(cfg_input());
+    if (cfg_ && same_cfg(*cfg_, cfg)) return Ok{};
+    TWILL_TRY_AS(programs, Programs::load(cfg, pins_));
+    programs_ = std::move(programs);
+    if (!events_) TWILL_TRY(open_maps());
+    cfg_ = cfg;
+    // What is attached is of the generation before: each is replaced in place; one that refuses is attached anew.
+    for (const auto& where : std::set(attachments_->current()))
+        if (!attachments_->attach(where, *programs_)) {
+            attachments_->forget(where);
+            stale_.endpoints = true;
+        }
+    return Ok{};
+}
+
+/// Everything that stands on the pinned maps, once.
+Result<> Node::open_maps()
+{
+    TWILL_TRY_AS(dataplane, BpfDataplane::open(pins_));
+    TWILL_TRY_AS(owned, (Map<unsigned, tw_owned>::open(pins_.map("tw_owned"))));
+    const auto on_event = [this](const tw_event& event) {
+        if (event.kind != TW_EVENT_CLAIM) return;
+        endpoints_.claim(from_abi(event.addr), mac_from_abi(event.mac), IfIndex{static_cast<int>(event.ifindex)},
+                         ClaimSource::packet);
+        mark(&Stale::endpoints);
+    };
+    TWILL_TRY_AS(events, EventReader::open(loop_, pins_, on_event));
+    dataplane_ = std::make_unique<BpfDataplane>(std::move(dataplane));
+    reconciler_ = std::make_unique<Reconciler>(*dataplane_, clock_);
+    attachments_.emplace(*socket_, pins_, std::move(owned), features_.tcx);
+    events_ = std::move(events);
+    return Ok{};
+}
+
+std::set<Attachment> Node::wanted_attachments() const
+{
+    std::set<Attachment> wanted = {{TW_HOOK_FROM_HOST, overlay_}, {TW_HOOK_FROM_OVERLAY, overlay_}};
+    for (const auto wire : wires_) wanted.insert({TW_HOOK_FROM_WIRE, wire});
+    for (const auto& [ifindex, pod] : discovery_.pod_interfaces()) {
+        wanted.insert({TW_HOOK_FROM_POD, ifindex});
+        wanted.insert({TW_HOOK_TO_POD, ifindex});
+    }
+    return wanted;
+}
+
+/// Programs go on every interface that should have them, and off every other. One interface that refuses stops no
+/// other. The kernel takes some milliseconds for each: a turn attaches a few, so that claims and requests are not kept
+/// waiting.
+Result<bool> Node::sync_attachments()
+{
+    constexpr unsigned kPerTurn = 8;
+    const auto wanted = wanted_attachments();
+    std::optional<Error> refused;
+    unsigned in_turn = 0;
+    const auto attach = [&](const Attachment& where) {
+        if (attachments_->current().contains(where) || attachments_->impossible().contains(where)) return true;
+        if (in_turn == kPerTurn) return false;
+        auto done = attachments_->attach(where, *programs_);
+        if (done) ++in_turn;
+        // Gone between its event and now: the next event says so.
+        else if (done.error().code != ENODEV)
+            refused = done.error();
+        return true;
+    };
+    // Hooks that note flows of the stack come before those that carry them.
+    for (const bool egress : {true, false})
+        for (const auto& where : wanted)
+            if (is_egress(where.hook) == egress && !attach(where)) return false;
+    if (!is_swept_) {
+        std::vector<IfIndex> interfaces;
+        for (const auto& [ifindex, link] : discovery_.links()) interfaces.push_back(ifindex);
+        TWILL_TRY(attachments_->sweep(wanted, interfaces));
+        is_swept_ = true;
+    }
+    for (const auto& where : std::set(attachments_->current()))
+        if (!wanted.contains(where)) TWILL_TRY(attachments_->detach(where));
+    if (refused) return *refused;
+    return true;
+}
+
+bool Node::refresh_filter()
+{
+    if (settings_.fast_path != FastPath::automatic) return false;
+    std::vector<Cidr> networks;
+    for (const auto family : kFamilies)
+        if (conf_->network[family]) networks.push_back(conf_->network[family]->network);
+    auto filter = find_forward_rules(networks);
+    if (!filter) {
+        log::debug("netfilter rules cannot be read", {{"error", filter.error().what}});
+        return false;
+    }
+    if (*filter == filter_) return false;
+    filter_ = *std::move(filter);
+    if (filter_)
+        log::warn("fast path is off: a netfilter rule can decide about pods' packets", {{"rule", *filter_}});
+    else
+        log::info("fast path is on: no netfilter rule stands between pods");
+    return true;
+}
+
+Result<> Node::write_env()
+{
+    SubnetEnv env;
+    for (const auto family : kFamilies)
+        if (conf_->network[family]) env.network[family] = conf_->network[family]->network;
+    env.subnet = own_->pods;
+    // flannel takes the IPv4 overhead for both families, and CNI plugins have one MTU.
+    env.mtu = underlay_mtu() - (conf_->backend == Backend::vxlan ? encap_overhead(Family::v4) : 0);
+    env.ip_masq = settings_.ip_masq;
+    if (env_ && *env_ == env) return Ok{};
+    TWILL_TRY(write_subnet_env(settings_.subnet_file, env));
+    env_ = std::move(env);
+    return Ok{};
+}
+
+} // namespace twill

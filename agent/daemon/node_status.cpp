@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <net/if.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "agent/daemon/node.hpp"
+
+namespace twill {
+
+namespace {
+
+std::string kernel_release()
+{
+    utsname name{};
+    return uname(&name) == 0 ? name.release : "";
+}
+
+std::string interface_name(IfIndex ifindex)
+{
+    char name[IF_NAMESIZE] = "";
+    if_indextoname(static_cast<unsigned>(ifindex.value), name);
+    return name;
+}
+
+bool is_zero(const char* sysctl)
+{
+    std::ifstream file(std::string("/proc/sys/net/") + sysctl);
+    int value = 1;
+    return file >> value && value == 0;
+}
+
+Status::Lease lease_status(const Lease& lease)
+{
+    Status::Lease status;
+    status.key = lease.key;
+    status.backend = lease.backend_type;
+    status.expires = lease.expires;
+    for (const auto family : kFamilies) {
+        if (lease.pods[family]) status.pods.push_back(lease.pods[family]->to_string());
+        if (lease.public_ip[family]) status.public_ip.push_back(lease.public_ip[family]->to_string());
+        if (lease.vtep_mac[family]) status.vtep_mac.push_back(lease.vtep_mac[family]->to_string());
+    }
+    return status;
+}
+
+} // namespace
+
+Status Node::status() const
+{
+    Status status;
+    status.version = version();
+    status.kernel = kernel_release();
+    status.node = settings_.node;
+    status.pid = getpid();
+    status.started = started_;
+    status.ready = ready_;
+    status.store = {store_->describe(), !store_trouble_, store_trouble_ ? store_trouble_->what : ""};
+    if (own_) status.lease = lease_status(*own_);
+    if (conf_)
+        for (const auto family : kFamilies)
+            if (conf_->network[family]) status.network.push_back(conf_->network[family]->network.to_string());
+    if (wire_.wire.index) status.wires.push_back({wire_.wire.name, wire_.wire.index.value, wire_.wire.mtu});
+    if (overlay_ && own_)
+        status.overlay = {settings_.overlay_name, overlay_.value, std::string(to_string(overlay_spec().kind)),
+                          vtep_mac_.to_string()};
+    status.fast_path = {std::string(to_string(settings_.fast_path)), cfg_ && cfg_->fast != 0, filter_.value_or("")};
+    if (settings_.fast_path == FastPath::off) status.fast_path.why = "switched off";
+    for (const auto& feature : kFeatures)
+        status.features.push_back({std::string(feature.name), features_.*feature.on,
+                                   std::string(to_string(settings_.feature(feature.name))),
+                                   std::string(feature.effect)});
+    if (attachments_)
+        for (const auto& where : attachments_->current())
+            status.attachments.push_back({std::string(program_name(where.hook)), where.ifindex.value,
+                                          interface_name(where.ifindex), attachments_->uses_tcx() ? "tcx" : "clsact"});
+    for (const auto& pending : plan_.pending)
+        status.pending.push_back({pending.pods.to_string(), pending.node.to_string(), pending.why});
+    if (reconciler_) {
+        for (const auto& pending : reconciler_->pending_peers())
+            status.pending.push_back({pending.pods.to_string(), pending.node.to_string(), pending.why});
+        for (const auto& pending : reconciler_->pending_endpoints())
+            status.pending.push_back({pending.ip.to_string(), "", pending.why});
+        status.peers.programmed = reconciler_->programmed_peers().size();
+        status.endpoints = reconciler_->programmed_endpoints().size();
+    }
+    status.peers.pending = status.pending.size();
+    for (const auto& bad : leases_.bad()) status.bad_leases.push_back({bad.key, bad.why});
+    status.addr_conflict = endpoints_.addr_conflicts();
+    for (const auto& conflict : endpoints_.conflicts())
+        status.conflicts.push_back(
+            {conflict.ip.to_string(), conflict.owner.value, conflict.claimant.value, conflict.count});
+
+    if (trouble_) status.warnings.push_back(trouble_->what);
+    if (is_config_old_)
+        status.warnings.emplace_back("the configuration changed after the start: restart twilld to use it");
+    if (conf_ && conf_->network.v4 && is_zero("ipv4/ip_forward"))
+        status.warnings.emplace_back("net.ipv4.ip_forward is 0: the node does not forward what needs its stack");
+    if (conf_ && conf_->network.v6 && is_zero("ipv6/conf/all/forwarding"))
+        status.warnings.emplace_back(
+            "net.ipv6.conf.all.forwarding is 0: the node does not forward what needs its stack");
+    if (overlay_ && own_ && conf_->backend == Backend::vxlan && overlay_spec().kind == OverlayKind::veth)
+        status.warnings.emplace_back(
+            "no vxlan device (overlay veth): outer fragments, UDP super-packets that come by VXLAN and "
+            "what the programs cannot encapsulate are lost (no_device); NICs do not parse VXLAN");
+    if (settings_.ip_masq) status.warnings.emplace_back("masquerade: not available");
+    for (const auto& other : pins_.other_schemas())
+        status.warnings.push_back("pins of another version: " + pins_.root() + "/" + other);
+    return status;
+}
+
+} // namespace twill

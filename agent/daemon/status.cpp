@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/daemon/status.hpp"
+
+#include <fmt/chrono.h>
+
+#include <nlohmann/json.hpp>
+
+namespace twill {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string rfc3339(WallTime when)
+{
+    return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::chrono::system_clock::to_time_t(when)));
+}
+
+/// An array also when it is empty.
+template <typename T, typename ToJson>
+Json list(const std::vector<T>& items, ToJson to_object)
+{
+    Json out = Json::array();
+    for (const T& item : items) out.push_back(to_object(item));
+    return out;
+}
+
+Json lease_json(const Status::Lease& lease)
+{
+    return {{"key", lease.key},
+            {"pods", lease.pods},
+            {"public_ip", lease.public_ip},
+            {"backend", lease.backend},
+            {"vtep_mac", lease.vtep_mac},
+            {"expires", lease.expires ? rfc3339(*lease.expires) : ""}};
+}
+
+} // namespace
+
+std::string to_json(const Status& s)
+{
+    Json out;
+    out["version"] = s.version;
+    out["kernel"] = s.kernel;
+    out["node"] = s.node;
+    out["pid"] = s.pid;
+    out["started"] = rfc3339(s.started);
+    out["ready"] = s.ready;
+    out["store"] = Json{{"url", s.store.url}, {"healthy", s.store.healthy}, {"error", s.store.error}};
+    out["lease"] = lease_json(s.lease);
+    out["network"] = s.network;
+    out["wires"] = list(s.wires, [](const Status::Wire& wire) {
+        return Json{{"name", wire.name}, {"ifindex", wire.ifindex}, {"mtu", wire.mtu}};
+    });
+    out["overlay"] = Json{
+        {"name", s.overlay.name}, {"ifindex", s.overlay.ifindex}, {"kind", s.overlay.kind}, {"mac", s.overlay.mac}};
+    out["fast_path"] = Json{{"mode", s.fast_path.mode}, {"on", s.fast_path.on}, {"why", s.fast_path.why}};
+    out["features"] = list(s.features, [](const Status::Feature& feature) {
+        return Json{
+            {"name", feature.name}, {"on", feature.on}, {"setting", feature.setting}, {"effect", feature.effect}};
+    });
+    out["attachments"] = list(s.attachments, [](const Status::Attachment& a) {
+        return Json{{"program", a.program}, {"ifindex", a.ifindex}, {"interface", a.interface}, {"kind", a.kind}};
+    });
+    out["peers"] = Json{{"programmed", s.peers.programmed}, {"pending", s.peers.pending}};
+    out["pending"] = list(s.pending, [](const Status::Pending& pending) {
+        return Json{{"pods", pending.pods}, {"node", pending.node}, {"why", pending.why}};
+    });
+    out["bad_leases"] = list(s.bad_leases, [](const Status::BadLease& bad) {
+        return Json{{"key", bad.key}, {"why", bad.why}};
+    });
+    out["endpoints"] = s.endpoints;
+    out["addr_conflict"] = s.addr_conflict;
+    out["conflicts"] = list(s.conflicts, [](const Status::Conflict& conflict) {
+        return Json{{"ip", conflict.ip},
+                    {"owner_ifindex", conflict.owner_ifindex},
+                    {"claimed_by_ifindex", conflict.claimed_by_ifindex},
+                    {"count", conflict.count}};
+    });
+    out["warnings"] = s.warnings;
+    return out.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+} // namespace twill

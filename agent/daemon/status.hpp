@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "twill/clock.hpp"
+
+namespace twill {
+
+/// The answer of GET /v1/status, member by member: names are the JSON's. Every key is always written.
+struct Status {
+    struct Store {
+        std::string url;
+        bool healthy = false;
+        std::string error;
+    };
+    struct Lease {
+        std::string key;
+        std::vector<std::string> pods;
+        std::vector<std::string> public_ip;
+        std::string backend;
+        std::vector<std::string> vtep_mac;
+        std::optional<WallTime> expires; ///< written as RFC 3339 UTC, or ""
+    };
+    struct Wire {
+        std::string name;
+        int ifindex = 0;
+        unsigned mtu = 0;
+    };
+    struct Overlay {
+        std::string name;
+        int ifindex = 0;
+        std::string kind;
+        std::string mac;
+    };
+    struct FastPath {
+        std::string mode;
+        bool on = false;
+        std::string why;
+    };
+    struct Feature {
+        std::string name;
+        bool on = false;
+        std::string setting;
+        std::string effect; ///< what is lost when it is off
+    };
+    struct Attachment {
+        std::string program;
+        int ifindex = 0;
+        std::string interface;
+        std::string kind; ///< "tcx" or "clsact"
+    };
+    struct Peers {
+        std::uint64_t programmed = 0;
+        std::uint64_t pending = 0;
+    };
+    struct Pending {
+        std::string pods;
+        std::string node;
+        std::string why;
+    };
+    struct BadLease {
+        std::string key;
+        std::string why;
+    };
+    struct Conflict {
+        std::string ip;
+        int owner_ifindex = 0;
+        int claimed_by_ifindex = 0;
+        std::uint64_t count = 0;
+    };
+
+    std::string version;
+    std::string kernel;
+    std::string node;
+    int pid = 0;
+    WallTime started{};
+    bool ready = false;
+    Store store;
+    Lease lease;
+    std::vector<std::string> network;
+    std::vector<Wire> wires;
+    Overlay overlay;
+    FastPath fast_path;
+    std::vector<Feature> features;
+    std::vector<Attachment> attachments;
+    Peers peers;
+    std::vector<Pending> pending;
+    std::vector<BadLease> bad_leases;
+    std::uint64_t endpoints = 0;
+    std::uint64_t addr_conflict = 0;
+    std::vector<Conflict> conflicts;
+    std::vector<std::string> warnings;
+};
+
+/// Compact JSON in one line, keys in the order above.
+std::string to_json(const Status& status);
+
+} // namespace twill

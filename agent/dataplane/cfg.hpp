@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "agent/dataplane/features.hpp"
+#include "maps/abi/cfg.h"
+#include "twill/ids.hpp"
+#include "twill/ip.hpp"
+#include "twill/mac.hpp"
+
+namespace twill {
+
+/// What the programs' constants are made of.
+struct CfgInput {
+    PerFamily<std::optional<Cidr>> network;  ///< the cluster's pods
+    PerFamily<std::optional<Cidr>> own_pods; ///< this node's
+    PerFamily<std::optional<Ip>> node;       ///< own address on the wire
+    Vni vni;
+    std::uint16_t port = 8472;                          ///< host order
+    std::uint16_t sport_min = 32768, sport_max = 60999; ///< host order
+    IfIndex overlay;
+    Mac vtep_mac;
+    Mac vtep_mac_old; ///< still accepted; zero: none
+    tw_anti_spoof anti_spoof = TW_SPOOF_LOOSE;
+    bool fast = true;
+    bool vxlan_device = true;
+    bool gbp = false;
+    KernelFeatures features;
+};
+
+tw_cfg make_cfg(const CfgInput& input);
+/// Same constants: loading again would change nothing.
+bool same_cfg(const tw_cfg& a, const tw_cfg& b);
+
+} // namespace twill

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+
+/* What every program includes: kernel types, configuration, and the vocabulary of verdicts. */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "maps/abi/cfg.h"
+#include "maps/maps.bpf.h"
+
+/* Set by the agent before loading; constant for the verifier. */
+const volatile struct tw_cfg tw_cfg = {};
+
+/* Some helpers are for GPL-compatible programs only. */
+char tw_license[] SEC("license") = "Dual BSD/GPL";
+
+/* include/linux/errno.h of the kernel, not in the UAPI of every release. */
+#define TW_EALREADY 114
+
+/* Steps return 0 to go on, or the packet's verdict: a drop reason negated, or one of these. */
+#define TW_STACK(reason) (0x1000 | TW_R_##reason) /* leave it to the kernel and to programs behind us */
+#define TW_SENT(reason)	 (0x2000 | TW_R_##reason) /* a redirect helper has been called */
+#define TW_DROP(reason)	 (-TW_R_##reason)
+
+/* The only exit of every program: counts the packet once and turns the verdict into a TC action. Left to the stack is
+ * TC_ACT_UNSPEC, never OK: OK would hide the user's own programs and filters. */
+static __always_inline int tw_finish(enum tw_hook hook, int verdict)
+{
+	__u32 reason = verdict < 0 ? -verdict : verdict & 0xfff;
+	struct tw_reason_count *count = bpf_map_lookup_elem(&tw_reasons, &reason);
+
+	if (count)
+		((__u64 *)count)[hook] += 1; /* per-CPU slot: no atomic */
+	if (verdict < 0)
+		return TC_ACT_SHOT;
+	return verdict & 0x2000 ? TC_ACT_REDIRECT : TC_ACT_UNSPEC;
+}
+
+static __always_inline void tw_addr_set_v4(struct tw_addr *addr, __be32 v4)
+{
+	__u32 *word = (__u32 *)addr;
+
+	word[0] = 0;
+	word[1] = 0;
+	word[2] = bpf_htonl(0xffff);
+	word[3] = v4;
+}
+
+static __always_inline __be32 tw_addr_v4(const struct tw_addr *addr)
+{
+	return ((const __u32 *)addr)[3];
+}
+
+static __always_inline int tw_addr_eq(const struct tw_addr *a, const volatile struct tw_addr *b)
+{
+	const volatile __u32 *y = (const volatile __u32 *)b;
+	const __u32 *x = (const __u32 *)a;
+
+	return x[3] == y[3] && x[2] == y[2] && x[1] == y[1] && x[0] == y[0];
+}
+
+/* IPv4 in disguise (RFC 4291 2.5.5.2): must not be on a wire, and would be taken for the IPv4 address in our maps. */
+static __always_inline int tw_addr_is_mapped(const struct tw_addr *addr)
+{
+	const __u32 *word = (const __u32 *)addr;
+
+	return !word[0] && !word[1] && word[2] == bpf_htonl(0xffff);
+}
+
+static __always_inline int tw_mac_eq(const __u8 *a, const volatile __u8 *b)
+{
+	__u8 differs = 0;
+
+#pragma unroll
+	for (int i = 0; i < ETH_ALEN; i++)
+		differs |= a[i] ^ b[i];
+	return !differs;
+}
+
+static __always_inline int tw_net_has(const volatile struct tw_net *net, const struct tw_addr *addr)
+{
+	const volatile __u32 *mask = (const volatile __u32 *)&net->mask;
+	const volatile __u32 *base = (const volatile __u32 *)&net->addr;
+	const __u32 *x = (const __u32 *)addr;
+
+	return (x[3] & mask[3]) == base[3] && (x[2] & mask[2]) == base[2] && (x[1] & mask[1]) == base[1] &&
+	       (x[0] & mask[0]) == base[0];
+}
+
+static __always_inline int tw_in_cluster(const struct tw_addr *addr)
+{
+	return tw_net_has(&tw_cfg.cluster_v4, addr) || tw_net_has(&tw_cfg.cluster_v6, addr);
+}
+
+static __always_inline int tw_in_own_pods(const struct tw_addr *addr)
+{
+	return tw_net_has(&tw_cfg.own_v4, addr) || tw_net_has(&tw_cfg.own_v6, addr);
+}
+
+/* The node's own addresses inside the pod network: the overlay device has the first of its pod CIDR, the pods' gateway
+ * the one after, by flannel's convention. */
+static __always_inline int tw_is_own_host(const struct tw_addr *addr, int v6)
+{
+	const volatile __u32 *base = (const volatile __u32 *)(v6 ? &tw_cfg.own_v6.addr : &tw_cfg.own_v4.addr);
+	const __u32 *x = (const __u32 *)addr;
+
+	return (x[3] | bpf_htonl(1)) == (base[3] | bpf_htonl(1)) && x[2] == base[2] && x[1] == base[1] &&
+	       x[0] == base[0];
+}
+
+static __always_inline int tw_is_own_node(const struct tw_addr *addr)
+{
+	return tw_addr_eq(addr, &tw_cfg.node_v4) || tw_addr_eq(addr, &tw_cfg.node_v6);
+}

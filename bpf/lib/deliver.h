@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+
+#include "bpf/lib/encap.h"
+#include "bpf/lib/flow.h"
+
+/* Ethernet addresses of the frame as it is now. 0 or an error. */
+static __always_inline int tw_store_macs(struct __sk_buff *skb, const __u8 *dst, const __u8 *src)
+{
+	__u8 macs[2 * ETH_ALEN];
+
+	__builtin_memcpy(macs, dst, ETH_ALEN);
+	__builtin_memcpy(macs + ETH_ALEN, src, ETH_ALEN);
+	return (int)bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0);
+}
+
+/* May the endpoint be reached past the stack, with a frame of skb->len + len_diff? 0, or why not. An interface that is
+ * gone must not become a black hole while the agent is away: the stack may know where the address lives now. */
+static __always_inline int tw_endpoint_check(struct __sk_buff *skb, const struct tw_endpoint *endpoint, __s32 len_diff)
+{
+	__u32 mtu = 0;
+	int ret;
+
+	if (endpoint->shaped)
+		return TW_STACK(SHAPED);
+	if (endpoint->ifindex == skb->ifindex)
+		return TW_STACK(HAIRPIN);
+	if (!tw_cfg.check_mtu)
+		return 0;
+	ret = (int)bpf_check_mtu(skb, endpoint->ifindex, &mtu, len_diff, 0);
+	if (ret < 0)
+		return TW_STACK(NO_ENDPOINT);
+	return ret ? TW_STACK(TOO_BIG) : 0;
+}
+
+/* Hands the frame, whose IP header is at ETH_HLEN and whose TTL has been seen to, into the pod. */
+static __always_inline int tw_into_pod(struct __sk_buff *skb, const struct tw_endpoint *endpoint)
+{
+	if (tw_store_macs(skb, endpoint->mac, endpoint->host_mac))
+		return TW_DROP(KERNEL_ERROR);
+	/* Frames for a gateway on a bridge arrive as OTHERHOST, which ip_rcv would drop; the kernel resets it only
+	 * since 6.15. */
+	if (skb->pkt_type != PACKET_HOST)
+		bpf_skb_change_type(skb, PACKET_HOST);
+	if (bpf_redirect_peer(endpoint->ifindex, 0) != TC_ACT_REDIRECT)
+		return TW_DROP(KERNEL_ERROR);
+	return TW_SENT(TO_LOCAL);
+}
+
+/* Gives the frame to the kernel as received on the overlay device: on the wire it would fail the reverse path filter,
+ * which knows other pods behind the overlay device only. */
+static __always_inline int tw_into_stack(struct __sk_buff *skb, const __u8 *src)
+{
+	__u8 mac[ETH_ALEN];
+
+#pragma unroll
+	for (int i = 0; i < ETH_ALEN; i++)
+		mac[i] = tw_cfg.vtep_mac[i];
+	if (tw_store_macs(skb, mac, src))
+		return TW_DROP(KERNEL_ERROR);
+	if (bpf_redirect(tw_cfg.overlay, BPF_F_INGRESS) != TC_ACT_REDIRECT)
+		return TW_DROP(KERNEL_ERROR);
+	return TW_SENT(TO_STACK);
+}
+
+/* What a packet from a peer, parsed up to the network layer, is to become: *endpoint is set when it may go straight
+ * into a pod, else the stack gets it. `len_diff` is what decapsulation will take off, negative. Returns 0 or a drop. */
+static __always_inline int tw_choose_endpoint(struct __sk_buff *skb, struct tw_pkt *pkt, int from_peer, __s32 len_diff,
+					      struct tw_endpoint **endpoint)
+{
+	struct tw_endpoint *found;
+	int ret;
+
+	*endpoint = 0;
+	/* A source that is no pod would get its reply through the stack, so the request goes there too. */
+	if (!tw_cfg.fast || !from_peer || pkt->odd || pkt->ttl <= 1)
+		return 0;
+	ret = tw_parse_l4(skb, pkt);
+	if (ret || pkt->odd)
+		return ret;
+	found = tw_endpoint_lookup(&pkt->dst);
+	if (!found || tw_endpoint_check(skb, found, len_diff))
+		return 0;
+	if (!tw_flow_check(skb, pkt))
+		*endpoint = found;
+	return 0;
+}

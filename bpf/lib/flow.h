@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+
+#include "bpf/lib/parse.h"
+
+/* Both directions of a flow go through the stack on this node, or neither: replies of a flow that kube-proxy translated
+ * must meet conntrack again. The verdict is kept in a map; on a miss conntrack is asked, so an evicted entry costs one
+ * question and is never wrong. */
+
+/* Local view of the kernel's types (net/netfilter/nf_conntrack_bpf.c); sizes are the ABI, fields are relocated. */
+struct nf_conn {
+	unsigned long status;
+} __attribute__((preserve_access_index));
+
+struct bpf_ct_opts___tw {
+	__s32 netns_id;
+	__s32 error;
+	__u8 l4proto;
+	__u8 dir;
+	__u8 reserved[2];
+};
+
+extern struct nf_conn *bpf_skb_ct_lookup(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, __u32 tuple_size,
+					 struct bpf_ct_opts___tw *opts, __u32 opts_size) __weak __ksym;
+extern void bpf_ct_release(struct nf_conn *conn) __weak __ksym;
+
+#define TW_CT_NAT 0x30 /* IPS_SRC_NAT | IPS_DST_NAT, linux/netfilter/nf_conntrack_common.h */
+
+/* 1 when conntrack holds a translated connection one of whose two directions is src:sport -> dst:dport. */
+static __always_inline int tw_ct_has_nat(struct __sk_buff *skb, const struct tw_addr *src, const struct tw_addr *dst,
+					 __u16 sport, __u16 dport, __u8 proto, int v6)
+{
+	struct bpf_ct_opts___tw opts = {.netns_id = BPF_F_CURRENT_NETNS, .l4proto = proto};
+	struct bpf_sock_tuple tuple = {};
+	struct nf_conn *conn;
+	unsigned long status;
+
+	if (v6) {
+		__builtin_memcpy(tuple.ipv6.saddr, src, sizeof(tuple.ipv6.saddr));
+		__builtin_memcpy(tuple.ipv6.daddr, dst, sizeof(tuple.ipv6.daddr));
+		tuple.ipv6.sport = bpf_htons(sport);
+		tuple.ipv6.dport = bpf_htons(dport);
+		conn = bpf_skb_ct_lookup(skb, &tuple, sizeof(tuple.ipv6), &opts, sizeof(opts));
+	} else {
+		tuple.ipv4.saddr = tw_addr_v4(src);
+		tuple.ipv4.daddr = tw_addr_v4(dst);
+		tuple.ipv4.sport = bpf_htons(sport);
+		tuple.ipv4.dport = bpf_htons(dport);
+		conn = bpf_skb_ct_lookup(skb, &tuple, sizeof(tuple.ipv4), &opts, sizeof(opts));
+	}
+	if (!conn)
+		return 0;
+	status = conn->status;
+	bpf_ct_release(conn);
+	return (status & TW_CT_NAT) != 0;
+}
+
+/* Is the destination the lower end, in memory order? */
+static __always_inline int tw_flow_swapped(const struct tw_pkt *pkt)
+{
+	const __u32 *a = (const __u32 *)&pkt->flow_src;
+	const __u32 *b = (const __u32 *)&pkt->flow_dst;
+
+	for (int i = 0; i < 4; i++)
+		if (a[i] != b[i])
+			return bpf_ntohl(a[i]) > bpf_ntohl(b[i]);
+	return pkt->sport > pkt->dport;
+}
+
+static __always_inline void tw_flow_key(const struct tw_pkt *pkt, struct tw_flow *key)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	key->proto = pkt->flow_proto;
+	if (tw_flow_swapped(pkt)) {
+		key->a = pkt->flow_dst;
+		key->b = pkt->flow_src;
+		key->a_port = pkt->dport;
+		key->b_port = pkt->sport;
+	} else {
+		key->a = pkt->flow_src;
+		key->b = pkt->flow_dst;
+		key->a_port = pkt->sport;
+		key->b_port = pkt->dport;
+	}
+}
+
+static __always_inline struct tw_flow_state *tw_flow_find(const struct tw_pkt *pkt, const struct tw_flow *key)
+{
+	if (pkt->flow_proto == IPPROTO_TCP)
+		return bpf_map_lookup_elem(&tw_flows_tcp, key);
+	return bpf_map_lookup_elem(&tw_flows_any, key);
+}
+
+static __always_inline void tw_flow_store(const struct tw_pkt *pkt, const struct tw_flow *key, enum tw_verdict verdict)
+{
+	struct tw_flow_state state = {.verdict = verdict};
+
+	if (pkt->flow_proto == IPPROTO_TCP)
+		bpf_map_update_elem(&tw_flows_tcp, key, &state, BPF_ANY);
+	else
+		bpf_map_update_elem(&tw_flows_any, key, &state, BPF_ANY);
+}
+
+static __always_inline int tw_ct_has_nat_either_way(struct __sk_buff *skb, const struct tw_pkt *pkt)
+{
+	return tw_ct_has_nat(skb, &pkt->flow_src, &pkt->flow_dst, pkt->sport, pkt->dport, pkt->flow_proto, pkt->v6) ||
+	       tw_ct_has_nat(skb, &pkt->flow_dst, &pkt->flow_src, pkt->dport, pkt->sport, pkt->flow_proto, pkt->v6);
+}
+
+/* 0: the programs may carry it; else FLOW_STACK. A connection request asks anew: its ports may have belonged to a
+ * connection of the other kind. */
+static __always_inline int tw_flow_check(struct __sk_buff *skb, const struct tw_pkt *pkt)
+{
+	enum tw_verdict verdict = TW_VERDICT_FAST;
+	struct tw_flow_state *state;
+	struct tw_flow key;
+
+	if (!pkt->flow_proto)
+		return 0;
+	tw_flow_key(pkt, &key);
+	if (!pkt->first) {
+		state = tw_flow_find(pkt, &key);
+		if (state)
+			return state->verdict == TW_VERDICT_STACK ? TW_STACK(FLOW_STACK) : 0;
+	}
+	if (tw_cfg.ct_lookup && tw_ct_has_nat_either_way(skb, pkt))
+		verdict = TW_VERDICT_STACK;
+	tw_flow_store(pkt, &key, verdict);
+	return verdict == TW_VERDICT_STACK ? TW_STACK(FLOW_STACK) : 0;
+}
+
+/* For hooks that see only what the stack forwards to pods: remembers a translated flow as the stack's before its first
+ * reply comes. Plain flows are not made the stack's, or one odd packet of theirs would make them slow for ever; without
+ * the conntrack lookup (before 5.18) that cannot be told apart and every flow seen here is the stack's. A TCP verdict
+ * holds until the next connection request; one for UDP is asked again, as nothing tells when its ports change hands. */
+static __always_inline void tw_flow_note(struct __sk_buff *skb, const struct tw_pkt *pkt)
+{
+	struct tw_flow_state *state;
+	struct tw_flow key;
+	int nat;
+
+	if (!pkt->flow_proto || !tw_in_cluster(&pkt->src))
+		return; /* the reply cannot take the fast path */
+	tw_flow_key(pkt, &key);
+	state = tw_flow_find(pkt, &key);
+	if (state && !pkt->first &&
+	    (state->verdict == TW_VERDICT_STACK || (pkt->flow_proto == IPPROTO_TCP && tw_cfg.ct_lookup)))
+		return;
+	/* The packet is translated already: conntrack knows its reply by just the turned-round addresses. */
+	nat = !tw_cfg.ct_lookup ||
+	      tw_ct_has_nat(skb, &pkt->flow_dst, &pkt->flow_src, pkt->dport, pkt->sport, pkt->flow_proto, pkt->v6);
+	if (nat)
+		tw_flow_store(pkt, &key, TW_VERDICT_STACK);
+	else if (!state || pkt->first)
+		tw_flow_store(pkt, &key, TW_VERDICT_FAST);
+}

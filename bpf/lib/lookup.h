@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+
+#include "bpf/lib/parse.h"
+
+/* `word` is the n-th group of 32 bits of an address: what a prefix of `bits` leaves of it. Network order. */
+static __always_inline __u32 tw_masked(__u32 word, __u32 n, __u32 bits)
+{
+	__u32 before = n * 32;
+
+	if (bits <= before)
+		return 0;
+	bits -= before;
+	return bits >= 32 ? word : word & bpf_htonl(~(0xffffffffU >> bits));
+}
+
+static __always_inline struct tw_peer *tw_peer_by_hash_v4(__be32 addr, __u32 bits)
+{
+	struct tw_cidr_v4 key = {.bits = bits};
+
+	*(__u32 *)key.addr = tw_masked(addr, 0, bits);
+	return bpf_map_lookup_elem(&tw_peers_v4, &key);
+}
+
+static __always_inline struct tw_peer *tw_peer_by_hash_v6(const struct tw_addr *addr, __u32 bits)
+{
+	const __u32 *word = (const __u32 *)addr;
+	struct tw_cidr_v6 key = {.bits = bits};
+	__u32 *masked = (__u32 *)key.addr;
+
+	masked[0] = tw_masked(word[0], 0, bits);
+	masked[1] = tw_masked(word[1], 1, bits);
+	masked[2] = tw_masked(word[2], 2, bits);
+	masked[3] = tw_masked(word[3], 3, bits);
+	return bpf_map_lookup_elem(&tw_peers_v6, &key);
+}
+
+static __always_inline struct tw_peer *tw_peer_by_trie(const struct tw_addr *addr, int v6)
+{
+	if (v6) {
+		struct tw_cidr_v6 key = {.bits = 128};
+
+		__builtin_memcpy(key.addr, addr, sizeof(key.addr));
+		return bpf_map_lookup_elem(&tw_peers_lpm6, &key);
+	} else {
+		struct tw_cidr_v4 key = {.bits = 32};
+
+		*(__u32 *)key.addr = tw_addr_v4(addr);
+		return bpf_map_lookup_elem(&tw_peers_lpm4, &key);
+	}
+}
+
+/* The peer whose pod CIDR holds `addr`, or NULL. A cluster uses one prefix length as a rule, so this is one hash
+ * lookup: a trie of 10,000 peers costs twice that. */
+static __always_inline struct tw_peer *tw_peer_lookup(const struct tw_addr *addr, int v6)
+{
+	struct tw_prefixes *prefixes;
+	struct tw_peer *peer;
+	__u32 zero = 0;
+
+	prefixes = bpf_map_lookup_elem(&tw_prefixes, &zero);
+	if (!prefixes)
+		return 0;
+#pragma unroll
+	for (int i = 0; i < TW_PREFIXES_MAX; i++) {
+		if (i >= (v6 ? prefixes->v6_count : prefixes->v4_count))
+			break;
+		peer = v6 ? tw_peer_by_hash_v6(addr, prefixes->v6[i])
+			  : tw_peer_by_hash_v4(tw_addr_v4(addr), prefixes->v4[i]);
+		if (peer)
+			return peer;
+	}
+	return (v6 ? prefixes->v6_trie : prefixes->v4_trie) ? tw_peer_by_trie(addr, v6) : 0;
+}
+
+static __always_inline struct tw_endpoint *tw_endpoint_lookup(const struct tw_addr *addr)
+{
+	return bpf_map_lookup_elem(&tw_endpoints, addr);
+}
+
+/* Per-peer counters; `bytes` of the IP packet. */
+static __always_inline void tw_count_tx(__u32 index, __u32 bytes)
+{
+	struct tw_peer_stats *stats = bpf_map_lookup_elem(&tw_peer_stats, &index);
+
+	if (stats) {
+		stats->tx_packets += 1;
+		stats->tx_bytes += bytes;
+	}
+}
+
+static __always_inline void tw_count_rx(__u32 index, __u32 bytes)
+{
+	struct tw_peer_stats *stats = bpf_map_lookup_elem(&tw_peer_stats, &index);
+
+	if (stats) {
+		stats->rx_packets += 1;
+		stats->rx_bytes += bytes;
+	}
+}
+
+/* Anti-spoof, the same for every way in: may a packet from `outer` (a node's address by the outer header), with inner
+ * Ethernet source `smac`, carry the inner source `inner`? On 0, *stats is the sender's counter index. A pod is never a
+ * node, whatever the mode: else a pod's frame to some address of ours would be taken for a tunnel. */
+static __always_inline int tw_check_sender(const struct tw_addr *outer, const __u8 *smac, const struct tw_addr *inner,
+					   int v6, __u32 *stats)
+{
+	struct tw_node *node = bpf_map_lookup_elem(&tw_nodes, outer);
+	struct tw_peer *peer;
+
+	if (node) {
+		*stats = node->stats;
+		if (tw_cfg.anti_spoof == TW_SPOOF_OFF || !tw_in_cluster(inner) || tw_net_has(&node->pods, inner))
+			return 0;
+		return TW_DROP(SPOOF_POD);
+	}
+	if (tw_cfg.anti_spoof == TW_SPOOF_STRICT || tw_in_cluster(outer))
+		return TW_DROP(SPOOF_NODE);
+	peer = tw_peer_lookup(inner, v6);
+	if (!peer)
+		return tw_cfg.anti_spoof == TW_SPOOF_OFF ? 0 : TW_DROP(SPOOF_NODE);
+	*stats = peer->stats;
+	if (tw_cfg.anti_spoof == TW_SPOOF_OFF || tw_mac_eq(smac, peer->vtep_mac))
+		return 0;
+	return TW_DROP(SPOOF_NODE);
+}

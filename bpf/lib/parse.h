@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+
+#include "bpf/lib/common.h"
+
+/* ICMP types: RFC 792, RFC 4443. linux/icmp.h brings in libc headers that clang cannot use for this target. */
+enum {
+	ICMP_ECHOREPLY = 0,
+	ICMP_DEST_UNREACH = 3,
+	ICMP_ECHO = 8,
+	ICMP_TIME_EXCEEDED = 11,
+	ICMP_PARAMETERPROB = 12,
+	ICMPV6_DEST_UNREACH = 1,
+	ICMPV6_PKT_TOOBIG = 2,
+	ICMPV6_TIME_EXCEED = 3,
+	ICMPV6_PARAMPROB = 4,
+	ICMPV6_ECHO_REQUEST = 128,
+	ICMPV6_ECHO_REPLY = 129,
+};
+
+/* What is known of one IP packet. Offsets count from the start of the frame; ports and lengths in host order. No packet
+ * pointer survives a step: headers are read with bpf_skb_load_bytes, which works on non-linear and GSO packets alike.
+ */
+struct tw_pkt {
+	struct tw_addr src;
+	struct tw_addr dst;
+	/* Ends of the flow that the packet belongs to: its own, or those of the packet that an ICMP error is about. */
+	struct tw_addr flow_src;
+	struct tw_addr flow_dst;
+	__u16 sport;
+	__u16 dport;
+	__u32 l3_off;
+	__u32 l3_len; /* by the IP header, header included */
+	__u32 l4_off;
+	__u32 hdr_len; /* IP and transport header, for the size of GSO segments */
+	__be16 ip_csum;
+	__u8 v6;
+	__u8 proto;	 /* transport; for IPv6 the first next header */
+	__u8 flow_proto; /* IPPROTO_TCP, IPPROTO_UDP; 0: no flow state (ICMP echo) */
+	__u8 ttl;
+	__u8 tos;
+	__u8 odd;   /* 0, or the TW_R_* reason why only the kernel may carry it */
+	__u8 later; /* a fragment that is not the first: no transport header */
+	__u8 first; /* a TCP connection request */
+};
+
+/* A GSO packet of more than 64 KiB has no length in its header (BIG TCP): no tunnel takes it whole. */
+static __always_inline int tw_big_tcp(struct __sk_buff *skb, struct tw_pkt *pkt)
+{
+	pkt->l3_len = skb->len - pkt->l3_off;
+	pkt->odd = TW_R_TOO_BIG;
+	return 0;
+}
+
+static __always_inline int tw_parse_v4(struct __sk_buff *skb, struct tw_pkt *pkt)
+{
+	struct iphdr ip;
+
+	if (bpf_skb_load_bytes(skb, pkt->l3_off, &ip, sizeof(ip)))
+		return TW_DROP(SHORT);
+	if (ip.version != 4 || ip.ihl < 5)
+		return TW_DROP(SHORT);
+	tw_addr_set_v4(&pkt->src, ip.saddr);
+	tw_addr_set_v4(&pkt->dst, ip.daddr);
+	pkt->l3_len = bpf_ntohs(ip.tot_len);
+	pkt->l4_off = pkt->l3_off + ip.ihl * 4;
+	pkt->proto = ip.protocol;
+	pkt->ttl = ip.ttl;
+	pkt->tos = ip.tos;
+	pkt->ip_csum = ip.check;
+	if (ip.ihl != 5)
+		pkt->odd = TW_R_OPTIONS;
+	if (ip.frag_off & bpf_htons(0x3fff)) /* more fragments, or an offset */
+		pkt->odd = TW_R_FRAGMENT;
+	pkt->later = (ip.frag_off & bpf_htons(0x1fff)) != 0;
+	if (!ip.tot_len && skb->gso_size)
+		return tw_big_tcp(skb, pkt);
+	return pkt->l3_len < ip.ihl * 4U ? TW_DROP(SHORT) : 0;
+}
+
+static __always_inline int tw_parse_v6(struct __sk_buff *skb, struct tw_pkt *pkt)
+{
+	struct ipv6hdr ip;
+
+	if (bpf_skb_load_bytes(skb, pkt->l3_off, &ip, sizeof(ip)))
+		return TW_DROP(SHORT);
+	if (ip.version != 6)
+		return TW_DROP(SHORT);
+	__builtin_memcpy(&pkt->src, &ip.saddr, sizeof(pkt->src));
+	__builtin_memcpy(&pkt->dst, &ip.daddr, sizeof(pkt->dst));
+	if (tw_addr_is_mapped(&pkt->src) || tw_addr_is_mapped(&pkt->dst))
+		return TW_STACK(PROTO); /* the kernel drops it */
+	pkt->l3_len = bpf_ntohs(ip.payload_len) + sizeof(ip);
+	pkt->l4_off = pkt->l3_off + sizeof(ip);
+	pkt->proto = ip.nexthdr;
+	pkt->ttl = ip.hop_limit;
+	pkt->tos = (__u8)(ip.priority << 4 | ip.flow_lbl[0] >> 4);
+	if (ip.nexthdr == IPPROTO_FRAGMENT)
+		pkt->odd = TW_R_FRAGMENT;
+	if (!ip.payload_len && skb->gso_size)
+		return tw_big_tcp(skb, pkt);
+	return 0;
+}
+
+/* Network layer of the packet at `l3_off`, whose ethertype is `ethertype` (network order). A packet that is valid but
+ * not for the fast path has `odd` set. Returns 0, NOT_IP, or drops with SHORT. */
+static __always_inline int tw_parse_l3(struct __sk_buff *skb, __be16 ethertype, __u32 l3_off, struct tw_pkt *pkt)
+{
+	int ret;
+
+	__builtin_memset(pkt, 0, sizeof(*pkt));
+	pkt->l3_off = l3_off;
+	if (ethertype == bpf_htons(ETH_P_IP)) {
+		ret = tw_parse_v4(skb, pkt);
+	} else if (ethertype == bpf_htons(ETH_P_IPV6)) {
+		pkt->v6 = 1;
+		ret = tw_parse_v6(skb, pkt);
+	} else {
+		return TW_STACK(NOT_IP);
+	}
+	/* The length field may be smaller than the frame (padding), never larger. */
+	if (!ret && l3_off + pkt->l3_len > skb->len)
+		return TW_DROP(SHORT);
+	return ret;
+}
+
+/* Reads `len` bytes of the transport header; what lies behind the IP length (Ethernet padding) is none. 0 or drops with
+ * SHORT. */
+static __always_inline int tw_load_l4(struct __sk_buff *skb, const struct tw_pkt *pkt, void *to, __u32 len)
+{
+	if (pkt->l4_off - pkt->l3_off + len > pkt->l3_len || bpf_skb_load_bytes(skb, pkt->l4_off, to, len))
+		return TW_DROP(SHORT);
+	return 0;
+}
+
+/* Ports and flow of the packet quoted by an ICMP error at `off`: RFC 792, RFC 4443 section 2.4. The flow is what
+ * conntrack and the flow maps know; an error about a packet that is no plain TCP or UDP is the kernel's. */
+static __always_inline int tw_parse_quoted(struct __sk_buff *skb, __u32 off, struct tw_pkt *pkt)
+{
+	__be16 ports[2];
+
+	if (pkt->v6) {
+		struct ipv6hdr ip;
+
+		if (bpf_skb_load_bytes(skb, off, &ip, sizeof(ip)))
+			return TW_R_PROTO;
+		__builtin_memcpy(&pkt->flow_src, &ip.saddr, sizeof(pkt->flow_src));
+		__builtin_memcpy(&pkt->flow_dst, &ip.daddr, sizeof(pkt->flow_dst));
+		pkt->flow_proto = ip.nexthdr;
+		off += sizeof(ip);
+	} else {
+		struct iphdr ip;
+
+		if (bpf_skb_load_bytes(skb, off, &ip, sizeof(ip)))
+			return TW_R_PROTO;
+		if (ip.ihl != 5 || ip.frag_off & bpf_htons(0x1fff))
+			return TW_R_PROTO;
+		tw_addr_set_v4(&pkt->flow_src, ip.saddr);
+		tw_addr_set_v4(&pkt->flow_dst, ip.daddr);
+		pkt->flow_proto = ip.protocol;
+		off += sizeof(ip);
+	}
+	if (pkt->flow_proto == pkt->proto) { /* about an echo */
+		pkt->flow_proto = 0;
+		return 0;
+	}
+	if (pkt->flow_proto != IPPROTO_TCP && pkt->flow_proto != IPPROTO_UDP)
+		return TW_R_PROTO;
+	if (bpf_skb_load_bytes(skb, off, ports, sizeof(ports)))
+		return TW_R_PROTO;
+	pkt->sport = bpf_ntohs(ports[0]);
+	pkt->dport = bpf_ntohs(ports[1]);
+	return 0;
+}
+
+static __always_inline int tw_parse_icmp(struct __sk_buff *skb, struct tw_pkt *pkt)
+{
+	__u8 head[8]; /* type, code, checksum, rest: the same in both versions */
+
+	if (tw_load_l4(skb, pkt, head, sizeof(head)))
+		return TW_DROP(SHORT);
+	pkt->hdr_len = pkt->l4_off - pkt->l3_off + sizeof(head);
+	switch (head[0]) {
+	case ICMP_ECHO:
+	case ICMP_ECHOREPLY:
+		if (pkt->v6)
+			break; /* these numbers are no ICMPv6 types */
+		return 0;
+	case ICMPV6_ECHO_REQUEST:
+	case ICMPV6_ECHO_REPLY:
+		if (!pkt->v6)
+			break;
+		return 0;
+	case ICMP_DEST_UNREACH:
+	case ICMP_TIME_EXCEEDED:
+	case ICMP_PARAMETERPROB:
+		if (pkt->v6 && head[0] != ICMPV6_TIME_EXCEED)
+			break;
+		pkt->odd = tw_parse_quoted(skb, pkt->l4_off + sizeof(head), pkt);
+		return 0;
+	case ICMPV6_DEST_UNREACH:
+	case ICMPV6_PKT_TOOBIG:
+	case ICMPV6_PARAMPROB:
+		if (!pkt->v6)
+			break;
+		pkt->odd = tw_parse_quoted(skb, pkt->l4_off + sizeof(head), pkt);
+		return 0;
+	}
+	pkt->odd = TW_R_PROTO;
+	return 0;
+}
+
+/* Transport layer and flow of a packet without `odd`. Returns 0 (perhaps with `odd` now set) or drops with SHORT. */
+static __always_inline int tw_parse_l4(struct __sk_buff *skb, struct tw_pkt *pkt)
+{
+	if (pkt->proto == (pkt->v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
+		return tw_parse_icmp(skb, pkt);
+
+	pkt->flow_src = pkt->src;
+	pkt->flow_dst = pkt->dst;
+	if (pkt->proto == IPPROTO_TCP) {
+		__u8 tcp[14]; /* up to and with the flags, RFC 9293 3.1 */
+
+		if (tw_load_l4(skb, pkt, tcp, sizeof(tcp)))
+			return TW_DROP(SHORT);
+		pkt->sport = (__u16)(tcp[0] << 8 | tcp[1]);
+		pkt->dport = (__u16)(tcp[2] << 8 | tcp[3]);
+		pkt->hdr_len = pkt->l4_off - pkt->l3_off + (tcp[12] >> 4) * 4;
+		pkt->first = (tcp[13] & 0x17) == 0x02; /* of FIN SYN RST ACK only SYN */
+	} else if (pkt->proto == IPPROTO_UDP) {
+		__be16 udp[4];
+
+		if (tw_load_l4(skb, pkt, udp, sizeof(udp)))
+			return TW_DROP(SHORT);
+		pkt->sport = bpf_ntohs(udp[0]);
+		pkt->dport = bpf_ntohs(udp[1]);
+		pkt->hdr_len = pkt->l4_off - pkt->l3_off + sizeof(udp);
+	} else {
+		/* IPv6 extension headers come here too: their numbers are no transport that we know. */
+		pkt->odd = pkt->v6 && (pkt->proto == IPPROTO_HOPOPTS || pkt->proto == IPPROTO_ROUTING ||
+				       pkt->proto == IPPROTO_DSTOPTS)
+				   ? TW_R_OPTIONS
+				   : TW_R_PROTO;
+		return 0;
+	}
+	pkt->flow_proto = pkt->proto;
+	return 0;
+}

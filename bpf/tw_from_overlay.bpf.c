@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#include "bpf/lib/deliver.h"
+#include "bpf/lib/forged.h"
+#include "bpf/lib/overlay.h"
+
+/* tc ingress of the overlay device: what the kernel decapsulated because tw_from_wire left it (outer fragments, UDP
+ * GSO), held to the same rules. Without a tunnel key: what tw_from_wire itself sent here, and what tw_from_host sent
+ * round for a neighbour. */
+
+static __always_inline int tw_admit(struct __sk_buff *skb)
+{
+	struct tw_endpoint *endpoint;
+	struct tw_peer *peer;
+	__u8 dmac[ETH_ALEN];
+	struct tw_pkt pkt;
+	__u32 stats = 0;
+	int ret;
+
+	ret = tw_parse_l3(skb, (__be16)skb->protocol, ETH_HLEN, &pkt);
+	if (ret)
+		return ret > 0 ? TW_DROP(BAD_VXLAN) : ret; /* a flannel overlay carries IP only */
+	ret = tw_check_overlay(skb, &pkt, &stats);
+	if (ret == TW_STACK(VERIFIED)) {
+		/* What tw_from_wire sends here carries our MAC; what tw_from_host sent round, that of the overlay's
+		 * gateway. */
+		if (bpf_skb_load_bytes(skb, 0, dmac, sizeof(dmac)) || tw_mac_eq(dmac, tw_cfg.vtep_mac))
+			return ret;
+		peer = tw_peer_lookup(&pkt.dst, pkt.v6);
+		return peer && peer->mode == TW_MODE_DIRECT ? tw_direct(skb, &pkt, peer, 0) : ret;
+	}
+	if (ret)
+		return ret;
+	ret = tw_check_nested(skb, &pkt);
+	if (ret)
+		return ret;
+	tw_count_rx(stats, pkt.l3_len);
+
+	/* Such a packet of a flow that the programs carry must not meet conntrack, which has not seen the others. */
+	ret = tw_choose_endpoint(skb, &pkt, tw_in_cluster(&pkt.src), 0, &endpoint);
+	if (ret)
+		return ret;
+	if (!endpoint)
+		return TW_STACK(TO_STACK);
+	if (tw_store_ttl(skb, &pkt, ETH_HLEN))
+		return TW_DROP(KERNEL_ERROR);
+	return tw_into_pod(skb, endpoint);
+}
+
+SEC("tc")
+int tw_from_overlay(struct __sk_buff *skb)
+{
+	return tw_finish(TW_HOOK_FROM_OVERLAY, tw_admit(skb));
+}

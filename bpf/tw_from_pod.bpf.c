@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#include "bpf/lib/deliver.h"
+#include "bpf/lib/forged.h"
+#include "bpf/lib/overlay.h"
+
+/* tc ingress of the host side of a pod's interface: all that the pod sends. */
+
+#define TW_CLAIM_PERIOD_NS 50000000ULL /* tell the agent of an unknown source 20 times a second at most */
+#define TW_CLAIM_GAP_NS	   100000ULL   /* and of one interface's sources ten thousand times */
+
+/* Reports a source inside our pod CIDR that is no endpoint of this interface: pods that talk only to pods leave no
+ * trace in the host's neighbour table. */
+static __always_inline void tw_report_claim(struct __sk_buff *skb, const struct tw_pkt *pkt)
+{
+	struct tw_claim claim = {.addr = pkt->src, .ifindex = skb->ifindex};
+	struct tw_event event = {.kind = TW_EVENT_CLAIM, .ifindex = skb->ifindex, .addr = pkt->src};
+	struct tw_claim any = {.ifindex = skb->ifindex};
+	__u64 now = bpf_ktime_get_ns();
+	__u64 *last;
+
+	last = bpf_map_lookup_elem(&tw_claims, &claim);
+	if (last && now - *last < TW_CLAIM_PERIOD_NS)
+		return;
+	/* A pod that invents addresses must not fill the ring for all. */
+	last = bpf_map_lookup_elem(&tw_claims, &any);
+	if (last && now - *last < TW_CLAIM_GAP_NS)
+		return;
+	if (bpf_skb_load_bytes(skb, ETH_ALEN, event.mac, sizeof(event.mac)))
+		return;
+	/* Remembered only when told: a full ring costs no endpoint. */
+	if (!bpf_ringbuf_output(&tw_events, &event, sizeof(event), 0)) {
+		bpf_map_update_elem(&tw_claims, &claim, &now, BPF_ANY);
+		bpf_map_update_elem(&tw_claims, &any, &now, BPF_ANY);
+	}
+}
+
+/* A pod must not make VXLAN for a node: masquerade would give its frame the address of this one. Pods may run VXLAN
+ * among themselves. */
+static __always_inline int tw_check_forged(struct __sk_buff *skb, const struct tw_pkt *pkt)
+{
+	if (tw_in_cluster(&pkt->dst) && !tw_is_own_host(&pkt->dst, pkt->v6))
+		return 0;
+	if (!tw_aims_at_tunnel(skb, pkt))
+		return 0;
+	if (tw_is_own_host(&pkt->dst, pkt->v6) || tw_is_own_node(&pkt->dst) ||
+	    bpf_map_lookup_elem(&tw_nodes, &pkt->dst))
+		return TW_DROP(FORGED);
+	return 0;
+}
+
+/* To a pod of this node. A frame that carries the pod's own MAC was bridged, so nobody routes it and its TTL stays. */
+static __always_inline int tw_to_local(struct __sk_buff *skb, struct tw_pkt *pkt)
+{
+	struct tw_endpoint *endpoint = tw_endpoint_lookup(&pkt->dst);
+	__u8 dmac[ETH_ALEN];
+	int ret;
+
+	if (!endpoint)
+		return TW_STACK(NO_ENDPOINT);
+	ret = tw_endpoint_check(skb, endpoint, 0);
+	if (ret)
+		return ret;
+	if (bpf_skb_load_bytes(skb, 0, dmac, sizeof(dmac)))
+		return TW_DROP(SHORT);
+	if (!tw_mac_eq(dmac, endpoint->mac)) {
+		if (pkt->ttl <= 1)
+			return TW_STACK(TTL);
+		if (tw_store_ttl(skb, pkt, pkt->l3_off))
+			return TW_DROP(KERNEL_ERROR);
+		return tw_into_pod(skb, endpoint);
+	}
+	if (skb->pkt_type != PACKET_HOST)
+		bpf_skb_change_type(skb, PACKET_HOST);
+	if (bpf_redirect_peer(endpoint->ifindex, 0) != TC_ACT_REDIRECT)
+		return TW_DROP(KERNEL_ERROR);
+	return TW_SENT(TO_LOCAL);
+}
+
+/* To a pod of another node. */
+static __always_inline int tw_to_peer(struct __sk_buff *skb, struct tw_pkt *pkt, const struct tw_peer *peer)
+{
+	int ret;
+
+	if (pkt->ttl <= 1)
+		return TW_STACK(TTL);
+	if (tw_segment_len(skb, pkt) > peer->mtu)
+		return TW_STACK(TOO_BIG);
+	if (!peer->wire)
+		return TW_STACK(NO_WIRE);
+	if (peer->mode == TW_MODE_DIRECT)
+		return tw_direct(skb, pkt, peer, 1);
+	ret = tw_encap(skb, pkt, peer, 1);
+	if (ret == TW_STACK(ENCAPSULATED) || ret == TW_STACK(KERNEL_ENCAP))
+		return tw_via_overlay(skb, pkt, ret);
+	return ret;
+}
+
+static __always_inline int tw_route(struct __sk_buff *skb)
+{
+	struct tw_endpoint *source;
+	struct tw_peer *peer;
+	struct tw_pkt pkt;
+	int ret, local;
+
+	/* The kernel takes priority tags (VLAN 0) off behind us, one after the other. */
+	if (skb->vlan_present && !(skb->vlan_tci & 0xfff) &&
+	    (skb->protocol == bpf_htons(ETH_P_8021Q) || skb->protocol == bpf_htons(ETH_P_8021AD)))
+		return TW_DROP(FORGED);
+	ret = tw_parse_l3(skb, (__be16)skb->protocol, ETH_HLEN, &pkt);
+	if (ret)
+		return ret;
+	ret = tw_check_forged(skb, &pkt);
+	if (ret)
+		return ret;
+	if (skb->vlan_present || skb->pkt_type == PACKET_BROADCAST || skb->pkt_type == PACKET_MULTICAST)
+		return TW_STACK(NOT_IP);
+
+	source = tw_endpoint_lookup(&pkt.src);
+	if (!source || source->ifindex != skb->ifindex) {
+		if (tw_in_own_pods(&pkt.src))
+			tw_report_claim(skb, &pkt);
+		return TW_STACK(NEW_SOURCE);
+	}
+	/* Its replies come through the stack, and its own qdisc may sit behind us. */
+	if (source->shaped)
+		return TW_STACK(SHAPED);
+	local = tw_in_own_pods(&pkt.dst);
+	peer = local ? 0 : tw_peer_lookup(&pkt.dst, pkt.v6);
+	if (!local && !peer)
+		return TW_STACK(NOT_POD);
+	if (!tw_cfg.fast)
+		return TW_STACK(FAST_OFF);
+	if (pkt.odd)
+		return TW_STACK(NOT_IP) - TW_R_NOT_IP + pkt.odd;
+	ret = tw_parse_l4(skb, &pkt);
+	if (ret)
+		return ret;
+	if (pkt.odd)
+		return TW_STACK(NOT_IP) - TW_R_NOT_IP + pkt.odd;
+	ret = tw_flow_check(skb, &pkt);
+	if (ret)
+		return ret;
+	return local ? tw_to_local(skb, &pkt) : tw_to_peer(skb, &pkt, peer);
+}
+
+SEC("tc")
+int tw_from_pod(struct __sk_buff *skb)
+{
+	return tw_finish(TW_HOOK_FROM_POD, tw_route(skb));
+}

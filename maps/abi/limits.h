@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+
+/* Version of everything in this folder: part of the pin path, so that programs never meet a map of another layout.
+ * Raise it with any change of a key, a value or a map's type. */
+#define TW_SCHEMA 1
+
+#define TW_PEERS_MAX	 16384 /* pod CIDRs of other nodes, each family */
+#define TW_ENDPOINTS_MAX 8192  /* addresses of this node's pods */
+#define TW_FLOWS_TCP_MAX 131072
+#define TW_FLOWS_ANY_MAX 65536
+#define TW_CLAIMS_MAX	 1024	/* addresses whose claim was reported lately */
+#define TW_EVENTS_BYTES	 262144 /* ring buffer; a power of two and a multiple of the page size */
+#define TW_PREFIXES_MAX	 4	/* prefix lengths looked up by hash; further ones are in the trie */
+#define TW_OWNED_MAX	 4096	/* interfaces on which we made a qdisc */

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "maps/abi/addr.h"
+#include "twill/ip.hpp"
+#include "twill/mac.hpp"
+
+namespace twill {
+
+/// The only place where values of ours become bytes of the map ABI, and back.
+tw_addr to_abi(const Ip& ip);
+Ip from_abi(const tw_addr& addr);
+/// The prefix as programs compare it.
+tw_net to_net(const Cidr& cidr);
+Cidr from_net(const tw_net& net);
+/// Map keys. The caller passes a CIDR of the right family.
+tw_cidr_v4 to_key_v4(const Cidr& cidr);
+tw_cidr_v6 to_key_v6(const Cidr& cidr);
+/// EINVAL when the key's length is out of range.
+Result<Cidr> from_key(const tw_cidr_v4& key);
+Result<Cidr> from_key(const tw_cidr_v6& key);
+void to_abi(const Mac& mac, unsigned char (&bytes)[6]);
+Mac mac_from_abi(const unsigned char (&bytes)[6]);
+/// A prefix that no address matches: "family off" in struct tw_cfg.
+tw_net no_net();
+
+} // namespace twill

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "twill/result.hpp"
+
+namespace twill {
+
+/// Where the data plane lives while no agent runs: <root>/v<schema>/{maps,links} on a BPF file system. Names there hold
+/// no dot (bpffs refuses it).
+class PinDir {
+public:
+    /// Only names paths; touches nothing.
+    explicit PinDir(std::string root);
+
+    const std::string& root() const { return root_; }
+    std::string maps() const;
+    std::string links() const;
+    std::string map(std::string_view name) const;
+    std::string link(std::string_view name) const;
+
+    /// Makes the directories. Mounts bpffs on /sys/fs/bpf when the root lies there and nothing is mounted; ENOTSUP when
+    /// the root is on no BPF file system and that could not be mended.
+    Result<> create() const;
+    /// Names of what is pinned; an absent directory is empty.
+    std::vector<std::string> list_maps() const;
+    std::vector<std::string> list_links() const;
+    /// Names of <root>/v* of other schemas: left by another version.
+    std::vector<std::string> other_schemas() const;
+    /// Unpins our maps and links, those of other schemas too, and removes the directories that are empty then. Absent
+    /// is fine. ENOTSUP, and nothing is removed, when the root is on no BPF file system.
+    Result<> remove_all() const;
+
+private:
+    std::string root_;
+};
+
+} // namespace twill

@@ -1,0 +1,11 @@
+# The netlink layer and the overlay device against the real kernel, each in namespaces of its own.
+set(sandbox ${CMAKE_CURRENT_LIST_DIR}/nl_sandbox.cpp)
+add_executable(netns_nl ${sandbox} ${CMAKE_CURRENT_LIST_DIR}/nl_test.cpp ${CMAKE_CURRENT_LIST_DIR}/nl_monitor_test.cpp)
+add_executable(netns_overlay ${sandbox} ${CMAKE_CURRENT_LIST_DIR}/overlay_test.cpp)
+add_executable(netns_netfilter ${sandbox} ${CMAKE_CURRENT_LIST_DIR}/netfilter_test.cpp)
+foreach(name nl overlay netfilter)
+  target_link_libraries(netns_${name} PRIVATE twill_overlay doctest::doctest)
+  add_test(NAME netns.${name} COMMAND netns_${name})
+  set_tests_properties(netns.${name} PROPERTIES LABELS netns SKIP_RETURN_CODE 77 TIMEOUT 300)
+endforeach()
+target_link_libraries(netns_netfilter PRIVATE twill_daemon)

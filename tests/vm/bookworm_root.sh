@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# usage: tests/vm/bookworm_root.sh BUILD_DIR
+# Does `./dev deps` name everything that the first command needs? A clone of HEAD is built, and its demo run, in a minimal
+# Debian 12 (mmdebstrap, plus git, ca-certificates and, for speed only, ccache), in private mount, process and host-name
+# namespaces; the host gives kernel, network and a mirror only. The base tarball and downloaded packages are kept in ${XDG_CACHE_HOME:-~/.cache}/twill, compiler results where ccache
+# keeps them. Exit 77: root or mmdebstrap or a mirror is missing.
+set -euo pipefail
+
+source=$(cd "$(dirname "$0")/../.." && pwd)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/twill
+base=$cache/bookworm-base-2.tar # another number when what is in it changes
+
+missing() {
+	echo "bookworm-root: missing: $*"
+	exit 77
+}
+
+say() {
+	echo "bookworm-root: $* (${SECONDS} s)"
+}
+
+# The base is made anew every week: the point is today's Debian 12.
+make_base() {
+	local sources
+	if [[ -e $base && $(find "$base" -mtime -7) ]]; then return; fi
+	sources=$("$source/vagrant/debian-sources" bookworm) || missing "a Debian mirror"
+	mmdebstrap --quiet --format=tar --mode=root --variant=minbase --include=git,ca-certificates,ccache \
+		bookworm "$base.new" - <<<"$sources" ||
+		missing "bookworm packages from the mirror"
+	mv "$base.new" "$base"
+	say "base made"
+}
+
+mount_root() { # root
+	local device
+	mount -t proc proc "$1/proc"
+	mount -t tmpfs -o mode=755 tmpfs "$1/dev"
+	mkdir "$1/dev/shm" "$1/dev/pts"
+	ln -s /proc/self/fd "$1/dev/fd"
+	for device in null zero full random urandom; do
+		touch "$1/dev/$device"
+		mount --bind "/dev/$device" "$1/dev/$device"
+	done
+	mkdir -p "$cache/bookworm-debs/partial" "${CCACHE_DIR:-$HOME/.cache/ccache}" "$1/root/.cache/ccache"
+	mount --bind "$cache/bookworm-debs" "$1/var/cache/apt/archives"
+	mount --bind "${CCACHE_DIR:-$HOME/.cache/ccache}" "$1/root/.cache/ccache"
+	cp -L /etc/resolv.conf /etc/hosts "$1/etc/"
+	# A root that is thrown away needs no fsync and no manuals, and no service may start in it.
+	printf '%s\n' force-unsafe-io 'path-exclude=/usr/share/doc/*' 'path-exclude=/usr/share/man/*' \
+		'path-exclude=/usr/share/locale/*' >"$1/etc/dpkg/dpkg.cfg.d/thrown-away"
+	printf '#!/bin/sh\nexit 101\n' >"$1/usr/sbin/policy-rc.d"
+	chmod +x "$1/usr/sbin/policy-rc.d"
+}
+
+# Runs inside the namespaces.
+build_in() { # root
+	hostname twill-bookworm
+	make_base
+	mount --bind "$1" "$1" # a lab wants / to be a mount
+	tar -C "$1" --exclude='./dev/*' -xf "$base"
+	mount_root "$1"
+	git -c safe.directory='*' clone --quiet --no-hardlinks "$source" "$1/src"
+	say "root ready, HEAD is $(git -c safe.directory='*' -C "$1/src" log -1 --format='%h %s')"
+	in_root "$1" './dev deps demo'
+	say "./dev deps demo done"
+	in_root "$1" './dev build'
+	say "./dev build done"
+	in_root "$1" 'build/dev/bin/twilld -version && build/dev/bin/twillctl version'
+	mount -t sysfs sysfs "$1/sys"
+	mount -t tmpfs -o mode=755 tmpfs "$1/run"
+	in_root "$1" './dev demo'
+	in_root "$1" './dev demo --overlay veth'
+	say "./dev demo done, both overlays"
+}
+
+in_root() { # root command
+	chroot "$1" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
+		bash -euc "cd /src && $2"
+}
+
+if [[ ${1:-} == --inside ]]; then
+	build_in "$2"
+	exit 0
+fi
+
+build=${1:?usage: tests/vm/bookworm_root.sh BUILD_DIR}
+[[ $(id -u) == 0 ]] || missing "root (namespaces, chroot)"
+type -P mmdebstrap >/dev/null || missing "mmdebstrap (./dev deps vm)"
+mkdir -p "$cache" "$build/vm"
+root=$(mktemp -d "$build/vm/bookworm.XXXXXX")
+chmod 755 "$root"
+code=0
+# unshare itself ignores SIGTERM; killed, it takes everything inside with it.
+unshare --mount --pid --uts --ipc --fork --kill-child bash "$0" --inside "$root" &
+inside=$!
+trap 'kill -9 "$inside" 2>/dev/null || true; wait; rm -rf --one-file-system "$root"' EXIT
+trap 'exit 143' TERM INT
+wait "$inside" || code=$?
+exit "$code"
