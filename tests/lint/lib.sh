@@ -34,7 +34,7 @@ bash_files() {
 		case $file in
 		*.sh | *.bash) echo "$file" ;;
 		*.*) ;;
-		*) if head -c 64 "$tree/$file" | head -n 1 | grep -aqE '^#!.*(bash|/sh|busybox sh)'; then echo "$file"; fi ;;
+		*) if head -c 64 "$tree/$file" | head -n 1 | grep -aE '^#!.*(bash|/sh|busybox sh)' >/dev/null; then echo "$file"; fi ;;
 		esac
 	done
 }

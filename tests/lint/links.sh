@@ -22,7 +22,7 @@ check() {
 			if [[ $file == /* ]]; then file=.$file; elif [[ $file ]]; then file=$(dirname "$page")/$file; else file=$page; fi
 			if [[ ! -e $file ]]; then
 				echo "$page: no such file: $link"
-			elif [[ $anchor && $file == *.md ]] && ! anchors "$file" | grep -qxF -- "$anchor"; then
+			elif [[ $anchor && $file == *.md ]] && ! anchors "$file" | grep -xF -- "$anchor" >/dev/null; then
 				echo "$page: no such heading: $link"
 			fi
 		done

@@ -96,6 +96,7 @@ finds style docs/b.md 'users do not have this place' <<<"see shar""ed/design.md"
 finds format agent/nl/a.cpp 'a\.cpp:[0-9]+: not as clang-format' <<<'int   b ;'
 finds format bpf/a.bpf.c 'a\.bpf\.c:[0-9]+: not as clang-format' <<<'int  b;'
 finds scripts dev 'SC2086' <<<'rm $1'
+finds scripts dev 'dev:[0-9]+: no pipe into grep -q' <<<'seq 9 | ''grep -q 1'
 finds links README.md 'no such file: docs/c\.md' <<<'[x](docs/c.md)'
 finds links README.md 'no such heading: docs/b\.md#c' <<<'[x](docs/b.md#c)'
 

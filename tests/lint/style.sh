@@ -9,12 +9,12 @@ mapfile -t sources < <(files "" "c h cpp hpp"; bash_files)
 mapfile -t all < <(all_files)
 
 for file in "${sources[@]}"; do
-	head -n 4 "$file" | grep -q 'SPDX-License-Identifier: ' || violation "$file: no SPDX line"
+	head -n 4 "$file" | grep 'SPDX-License-Identifier: ' >/dev/null || violation "$file: no SPDX line"
 	case $file in
 	bpf/* | maps/abi/* | maps/maps.bpf.h) want='GPL-2.0-only OR BSD-2-Clause' ;;
 	*) want=Apache-2.0 ;;
 	esac
-	head -n 4 "$file" | grep -q "SPDX-License-Identifier: $want" || violation "$file: licence is not $want"
+	head -n 4 "$file" | grep "SPDX-License-Identifier: $want" >/dev/null || violation "$file: licence is not $want"
 	lines=$(wc -l <"$file")
 	if [[ $lines -ge 500 ]]; then
 		violation "$file: $lines lines, the limit is 500"

@@ -206,7 +206,7 @@ proof() {
 rules() {
 	local node
 	for node in "${NODES[@]}"; do
-		if node_exec "$node" nft list ruleset 2>/dev/null | grep -qi twill; then fail "$node has an nftables rule of twill"; fi
+		if node_exec "$node" nft list ruleset 2>/dev/null | grep -i twill >/dev/null; then fail "$node has an nftables rule of twill"; fi
 	done
 	say_ok "no netfilter rule of twill on any node"
 }

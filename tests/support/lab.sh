@@ -338,7 +338,7 @@ node_ctl() {
 wait_ready() {
 	local node=$1 tries=$((${2:-15} * 20)) i
 	for ((i = 0; i < tries; i++)); do
-		if node_ctl "$node" -o json status 2>/dev/null | tr -d ' \n' | grep -q '"ready":true'; then return 0; fi
+		if node_ctl "$node" -o json status 2>/dev/null | tr -d ' \n' | grep '"ready":true' >/dev/null; then return 0; fi
 		agent_alive "$node" || break
 		sleep "$LAB_POLL"
 	done
