@@ -10,7 +10,7 @@ cd "$tree" || exit 1
 mapfile -t scripts < <(bash_files)
 if [[ ${#scripts[@]} -gt 0 ]]; then
 	violations_from < <(shellcheck --external-sources --source-path=SCRIPTDIR --exclude=SC1090,SC1091,SC2016 --format=gcc "${scripts[@]}")
-	violations_from < <(grep -nE '\|[[:space:]]*grep -[[:alpha:]]*q' "${scripts[@]}" | grep -vE '^[^:]+:[0-9]+:[[:space:]]*#' |
+	violations_from < <(grep -HnE '\|[[:space:]]*grep -[[:alpha:]]*q' "${scripts[@]}" | grep -vE '^[^:]+:[0-9]+:[[:space:]]*#' |
 		sed -E 's/^([^:]+:[0-9]+):.*/\1: no pipe into grep -q, write grep >\/dev\/null/')
 fi
 finish
