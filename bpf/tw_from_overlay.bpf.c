@@ -11,7 +11,7 @@ static __always_inline int tw_admit(struct __sk_buff *skb)
 {
 	struct tw_endpoint *endpoint;
 	struct tw_peer *peer;
-	__u8 dmac[ETH_ALEN];
+	const struct ethhdr *eth;
 	struct tw_pkt pkt;
 	__u32 stats = 0;
 	int ret;
@@ -23,7 +23,8 @@ static __always_inline int tw_admit(struct __sk_buff *skb)
 	if (ret == TW_STACK(VERIFIED)) {
 		/* What tw_from_wire sends here carries our MAC; what tw_from_host sent round, that of the overlay's
 		 * gateway. */
-		if (bpf_skb_load_bytes(skb, 0, dmac, sizeof(dmac)) || tw_mac_eq(dmac, tw_cfg.vtep_mac))
+		eth = tw_header(skb, 0, sizeof(*eth));
+		if (!eth || tw_mac_eq(eth->h_dest, tw_cfg.vtep_mac))
 			return ret;
 		peer = tw_peer_lookup(&pkt.dst, pkt.v6);
 		return peer && peer->mode == TW_MODE_DIRECT ? tw_direct(skb, &pkt, peer, 0) : ret;
@@ -39,11 +40,7 @@ static __always_inline int tw_admit(struct __sk_buff *skb)
 	ret = tw_choose_endpoint(skb, &pkt, tw_in_cluster(&pkt.src), 0, &endpoint);
 	if (ret)
 		return ret;
-	if (!endpoint)
-		return TW_STACK(TO_STACK);
-	if (tw_store_ttl(skb, &pkt, ETH_HLEN))
-		return TW_DROP(KERNEL_ERROR);
-	return tw_into_pod(skb, endpoint);
+	return endpoint ? tw_into_pod(skb, &pkt, endpoint) : TW_STACK(TO_STACK);
 }
 
 SEC("tc")

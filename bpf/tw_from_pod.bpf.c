@@ -52,7 +52,7 @@ static __always_inline int tw_check_forged(struct __sk_buff *skb, const struct t
 static __always_inline int tw_to_local(struct __sk_buff *skb, struct tw_pkt *pkt)
 {
 	struct tw_endpoint *endpoint = tw_endpoint_lookup(&pkt->dst);
-	__u8 dmac[ETH_ALEN];
+	const struct ethhdr *eth;
 	int ret;
 
 	if (!endpoint)
@@ -60,20 +60,12 @@ static __always_inline int tw_to_local(struct __sk_buff *skb, struct tw_pkt *pkt
 	ret = tw_endpoint_check(skb, endpoint, 0);
 	if (ret)
 		return ret;
-	if (bpf_skb_load_bytes(skb, 0, dmac, sizeof(dmac)))
+	eth = tw_header(skb, 0, sizeof(*eth));
+	if (!eth)
 		return TW_DROP(SHORT);
-	if (!tw_mac_eq(dmac, endpoint->mac)) {
-		if (pkt->ttl <= 1)
-			return TW_STACK(TTL);
-		if (tw_store_ttl(skb, pkt, pkt->l3_off))
-			return TW_DROP(KERNEL_ERROR);
-		return tw_into_pod(skb, endpoint);
-	}
-	if (skb->pkt_type != PACKET_HOST)
-		bpf_skb_change_type(skb, PACKET_HOST);
-	if (bpf_redirect_peer(endpoint->ifindex, 0) != TC_ACT_REDIRECT)
-		return TW_DROP(KERNEL_ERROR);
-	return TW_SENT(TO_LOCAL);
+	if (tw_mac_eq(eth->h_dest, endpoint->mac))
+		return tw_redirect_into_pod(skb, endpoint);
+	return pkt->ttl <= 1 ? TW_STACK(TTL) : tw_into_pod(skb, pkt, endpoint);
 }
 
 /* To a pod of another node. */

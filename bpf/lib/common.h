@@ -63,10 +63,10 @@ static __always_inline __be32 tw_addr_v4(const struct tw_addr *addr)
 
 static __always_inline int tw_addr_eq(const struct tw_addr *a, const volatile struct tw_addr *b)
 {
-	const volatile __u32 *y = (const volatile __u32 *)b;
-	const __u32 *x = (const __u32 *)a;
+	const volatile __u64 *y = (const volatile __u64 *)b;
+	const __u64 *x = (const __u64 *)a;
 
-	return x[3] == y[3] && x[2] == y[2] && x[1] == y[1] && x[0] == y[0];
+	return x[1] == y[1] && x[0] == y[0];
 }
 
 /* IPv4 in disguise (RFC 4291 2.5.5.2): must not be on a wire, and would be taken for the IPv4 address in our maps. */
@@ -77,24 +77,76 @@ static __always_inline int tw_addr_is_mapped(const struct tw_addr *addr)
 	return !word[0] && !word[1] && word[2] == bpf_htonl(0xffff);
 }
 
+/* A packet pointer from the context. In C these fields are 32 bits wide: clang would copy them as such, and the
+ * verifier forget what they are. */
+#define TW_PACKET(skb, field) \
+	({ \
+		void *at; \
+		asm volatile("%0 = *(u32 *)(%1 + %2)" \
+			     : "=r"(at) \
+			     : "r"(skb), "i"(__builtin_offsetof(struct __sk_buff, field))); \
+		at; \
+	})
+
+/* `len` bytes of the frame at `off`, or NULL if it ends before. Headers that a driver left outside of the linear part
+ * are pulled in, no more than that: it is what the stack would do next. So a call may move the packet: no pointer from
+ * an earlier one may be used after it. */
+static __always_inline void *tw_header(struct __sk_buff *skb, __u32 off, __u32 len)
+{
+	void *header;
+
+	off &= 0xff; /* no header that we read begins further in; for the verifier */
+	header = TW_PACKET(skb, data) + off;
+	if (header + len > TW_PACKET(skb, data_end)) {
+		if (off + len > skb->len || bpf_skb_pull_data(skb, off + len))
+			return 0;
+		header = TW_PACKET(skb, data) + off;
+		if (header + len > TW_PACKET(skb, data_end))
+			return 0;
+	}
+	return header;
+}
+
+/* Writes 32 bits of a header. Headers are aligned to two bytes, which our CPUs do not mind; clang, told the truth,
+ * would write halves. */
+static __always_inline void tw_put(void *at, __u32 off, __be32 word)
+{
+	*(__be32 *)(at + off) = word;
+}
+
+/* An Ethernet address to keep while packet pointers go. */
+struct tw_mac {
+	__u8 bytes[ETH_ALEN];
+	__u8 pad[2];
+} __attribute__((aligned(8)));
+
+static __always_inline void tw_put_mac(void *at, const volatile __u8 *mac)
+{
+	tw_put(at, 0, *(const volatile __u32 *)mac);
+	*(__u16 *)(at + 4) = *(const volatile __u16 *)(mac + 4);
+}
+
+static __always_inline struct tw_mac tw_mac_at(const __u8 *header)
+{
+	struct tw_mac mac = {};
+
+	tw_put_mac(mac.bytes, header);
+	return mac;
+}
+
 static __always_inline int tw_mac_eq(const __u8 *a, const volatile __u8 *b)
 {
-	__u8 differs = 0;
-
-#pragma unroll
-	for (int i = 0; i < ETH_ALEN; i++)
-		differs |= a[i] ^ b[i];
-	return !differs;
+	return *(const __u32 *)a == *(const volatile __u32 *)b &&
+	       *(const __u16 *)(a + 4) == *(const volatile __u16 *)(b + 4);
 }
 
 static __always_inline int tw_net_has(const volatile struct tw_net *net, const struct tw_addr *addr)
 {
-	const volatile __u32 *mask = (const volatile __u32 *)&net->mask;
-	const volatile __u32 *base = (const volatile __u32 *)&net->addr;
-	const __u32 *x = (const __u32 *)addr;
+	const volatile __u64 *mask = (const volatile __u64 *)&net->mask;
+	const volatile __u64 *base = (const volatile __u64 *)&net->addr;
+	const __u64 *x = (const __u64 *)addr;
 
-	return (x[3] & mask[3]) == base[3] && (x[2] & mask[2]) == base[2] && (x[1] & mask[1]) == base[1] &&
-	       (x[0] & mask[0]) == base[0];
+	return (x[1] & mask[1]) == base[1] && (x[0] & mask[0]) == base[0];
 }
 
 static __always_inline int tw_in_cluster(const struct tw_addr *addr)

@@ -13,7 +13,7 @@ static __always_inline int tw_kernel_decap(void)
 /* Is it VXLAN for this node, by the outer headers? `pkt` is the outer packet. 0, or the verdict. */
 static __always_inline int tw_is_tunnel(struct __sk_buff *skb, const struct tw_pkt *pkt)
 {
-	__be16 port;
+	const struct udphdr *udp;
 
 	if (!tw_is_own_node(&pkt->dst))
 		return TW_STACK(NOT_OURS);
@@ -21,35 +21,30 @@ static __always_inline int tw_is_tunnel(struct __sk_buff *skb, const struct tw_p
 		return TW_STACK(FRAGMENT); /* the kernel reassembles; its device and tw_from_overlay see the whole */
 	if (pkt->proto != IPPROTO_UDP)
 		return TW_STACK(NOT_OURS);
-	if (bpf_skb_load_bytes(skb, pkt->l4_off + 2, &port, sizeof(port)))
+	udp = tw_header(skb, pkt->l4_off, sizeof(*udp));
+	if (!udp)
 		return TW_DROP(SHORT);
-	if (port != bpf_htons(tw_cfg.port))
+	if (udp->dest != bpf_htons(tw_cfg.port))
 		return TW_STACK(NOT_OURS);
 	return pkt->odd ? tw_kernel_decap() : 0;
 }
 
-static __always_inline int tw_check_vxlan(const struct tw_vxlan *vxlan)
+static __always_inline int tw_check_vxlan(__be32 flags, __be32 vni)
 {
-	__u8 flags = vxlan->flags;
-
 	if (tw_cfg.gbp)
-		flags &= ~TW_VXLAN_GROUP;
-	if (flags != TW_VXLAN_VNI || vxlan->reserved || (!tw_cfg.gbp && (vxlan->group_flags || vxlan->group)))
+		flags &= bpf_htonl(~((__u32)TW_VXLAN_GROUP << 24 | 0xffffffU));
+	if (flags != bpf_htonl((__u32)TW_VXLAN_VNI << 24) || vni & bpf_htonl(0xff))
 		return TW_DROP(BAD_VXLAN);
-	if ((vxlan->vni[0] << 16 | vxlan->vni[1] << 8 | vxlan->vni[2]) != (int)tw_cfg.vni)
-		return TW_DROP(BAD_VNI);
-	return 0;
+	return vni == bpf_htonl(tw_cfg.vni << 8) ? 0 : TW_DROP(BAD_VNI);
 }
 
 /* During a change of the own VtepMAC both are taken: peers learn of it seconds apart. */
 static __always_inline int tw_is_own_mac(const __u8 *mac)
 {
-	__u8 old = 0;
+	const volatile __u8 *old = tw_cfg.vtep_mac_old;
 
-#pragma unroll
-	for (int i = 0; i < ETH_ALEN; i++)
-		old |= tw_cfg.vtep_mac_old[i];
-	return tw_mac_eq(mac, tw_cfg.vtep_mac) || (old && tw_mac_eq(mac, tw_cfg.vtep_mac_old));
+	return tw_mac_eq(mac, tw_cfg.vtep_mac) ||
+	       ((*(const volatile __u32 *)old || *(const volatile __u16 *)(old + 4)) && tw_mac_eq(mac, old));
 }
 
 /* Inner TOS after decapsulation: RFC 6040 section 4.2 as the kernel does it (INET_ECN_decapsulate). Drops a packet that
@@ -66,28 +61,30 @@ static __always_inline int tw_ecn_decap(__u8 outer, __u8 inner)
 /* Sets the ECN bits in the IP header at `l3_off` to those of `tos`, updates pkt. 0 or an error. */
 static __always_inline int tw_store_ecn(struct __sk_buff *skb, struct tw_pkt *pkt, __u32 l3_off, __u8 tos)
 {
+	__u8 *ip = tw_header(skb, l3_off, sizeof(struct iphdr));
+	__u16 *word = (__u16 *)ip; /* version and TOS, or version, traffic class and flow label */
+	__u16 from, to;
+
+	if (!ip)
+		return -1;
+	from = *word;
+	if (pkt->v6)
+		ip[1] = (__u8)((ip[1] & 0xcf) | (tos & 3) << 4);
+	else
+		ip[1] = tos;
+	to = *word;
 	if (pkt->v6) {
-		__u8 byte;
-
-		if (bpf_skb_load_bytes(skb, l3_off + 1, &byte, sizeof(byte)))
-			return -1;
-		byte = (__u8)((byte & 0xcf) | (tos & 3) << 4);
-		pkt->tos = tos;
-		return (int)bpf_skb_store_bytes(skb, l3_off + 1, &byte, sizeof(byte), BPF_F_RECOMPUTE_CSUM);
+		tw_csum_replace(skb, from, to);
 	} else {
-		/* RFC 1624, equation 3 */
-		__u32 sum = (~bpf_ntohs(pkt->ip_csum) & 0xffffU) + (~(__u32)pkt->tos & 0xffffU) + tos;
-		__be16 csum;
+		struct iphdr *header = (struct iphdr *)ip;
+		__u32 sum = (__u32)(__u16)~header->check + (__u16)~from + to; /* RFC 1624, equation 3 */
 
 		sum = (sum & 0xffff) + (sum >> 16);
 		sum = (sum & 0xffff) + (sum >> 16);
-		csum = bpf_htons((__u16)~sum);
-		pkt->tos = tos;
-		pkt->ip_csum = csum;
-		if (bpf_skb_store_bytes(skb, l3_off + 1, &tos, sizeof(tos), 0))
-			return -1;
-		return (int)bpf_skb_store_bytes(skb, l3_off + 10, &csum, sizeof(csum), 0);
+		header->check = (__u16)~sum;
 	}
+	pkt->tos = tos;
+	return 0;
 }
 
 /* Takes the outer headers off. The outer Ethernet header stays in front. Checksum state as the kernel's receive path
@@ -100,29 +97,36 @@ static __always_inline int tw_strip(struct __sk_buff *skb, __u32 room)
 	return (int)bpf_skb_adjust_room(skb, -(__s32)room, BPF_ADJ_ROOM_MAC, flags);
 }
 
-/* VXLAN for this node; `outer` is parsed up to the network layer and tw_is_tunnel() said 0. */
+/* VXLAN for this node; `outer` is parsed up to the network layer and tw_is_tunnel() said 0, so it has no options. */
 static __always_inline int tw_decap(struct __sk_buff *skb, const struct tw_pkt *outer)
 {
 	__u32 room = outer->v6 ? sizeof(struct tw_outer_v6) : sizeof(struct tw_outer_v4);
+	__be16 h_proto = outer->v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
+	const struct tw_outer_tail *tail;
 	struct tw_endpoint *endpoint;
-	struct tw_outer_tail tail;
+	__u32 stats = 0, udp_len;
+	struct tw_vxlan vxlan;
 	struct tw_pkt pkt;
-	__u32 stats = 0;
+	struct tw_mac smac;
 	int ret, tos;
 
-	if (bpf_skb_load_bytes(skb, outer->l4_off, &tail, sizeof(tail)))
+	tail = tw_header(skb, ETH_HLEN + room - sizeof(*tail), sizeof(*tail));
+	if (!tail)
 		return TW_DROP(SHORT);
-	ret = tw_check_vxlan(&tail.vxlan);
+	vxlan = tail->vxlan;
+	udp_len = bpf_ntohs(tail->udp.len);
+	ret = tw_check_vxlan(vxlan.flags, vxlan.vni);
 	if (ret)
 		return ret;
-	if (!tw_is_own_mac(tail.inner.h_dest))
+	if (!tw_is_own_mac(tail->inner.h_dest))
 		return TW_DROP(BAD_MAC);
-	if (tail.inner.h_proto != (outer->v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP)))
+	if (tail->inner.h_proto != h_proto)
 		return TW_DROP(BAD_VXLAN);
-	ret = tw_parse_l3(skb, tail.inner.h_proto, ETH_HLEN + room, &pkt);
+	smac = tw_mac_at(tail->inner.h_source);
+	ret = tw_parse_l3(skb, h_proto, ETH_HLEN + room, &pkt);
 	if (ret)
 		return ret;
-	ret = tw_check_sender(&outer->src, tail.inner.h_source, &pkt.src, pkt.v6, &stats);
+	ret = tw_check_sender(&outer->src, &smac, &pkt.src, pkt.v6, &stats);
 	if (ret)
 		return ret;
 	tos = tw_ecn_decap(outer->tos, pkt.tos);
@@ -132,7 +136,7 @@ static __always_inline int tw_decap(struct __sk_buff *skb, const struct tw_pkt *
 	/* Before 7.3 no helper takes the tunnel's GSO type off: TCP is right all the same, segments of anything else
 	 * would be lost. Lengths that contradict each other are the kernel's to judge. */
 	if ((skb->gso_size && pkt.proto != IPPROTO_TCP) || pkt.l3_len + room != outer->l3_len ||
-	    bpf_ntohs(tail.udp.len) != outer->l3_len - (outer->l4_off - outer->l3_off))
+	    udp_len + (outer->l4_off - outer->l3_off) != outer->l3_len)
 		return tw_kernel_decap();
 	ret = tw_check_nested(skb, &pkt);
 	if (ret)
@@ -144,15 +148,11 @@ static __always_inline int tw_decap(struct __sk_buff *skb, const struct tw_pkt *
 	tw_count_rx(stats, pkt.l3_len);
 	if (tw_strip(skb, room))
 		return TW_DROP(KERNEL_ERROR);
-	if (tw_cfg.gbp && tail.vxlan.flags & TW_VXLAN_GROUP)
-		skb->mark = bpf_ntohs(tail.vxlan.group);
+	if (tw_cfg.gbp && vxlan.flags & bpf_htonl((__u32)TW_VXLAN_GROUP << 24))
+		skb->mark = bpf_ntohl(vxlan.flags) & 0xffff;
 	if (tos != pkt.tos && tw_store_ecn(skb, &pkt, ETH_HLEN, (__u8)tos))
 		return TW_DROP(KERNEL_ERROR);
-	if (!endpoint)
-		return tw_into_stack(skb, tail.inner.h_source);
-	if (tw_store_ttl(skb, &pkt, ETH_HLEN))
-		return TW_DROP(KERNEL_ERROR);
-	return tw_into_pod(skb, endpoint);
+	return endpoint ? tw_into_pod(skb, &pkt, endpoint) : tw_into_stack(skb, &smac);
 }
 
 /* A packet to a pod of ours without outer headers: only from a peer that we reach the same way. An outside client's
@@ -161,7 +161,8 @@ static __always_inline int tw_receive_direct(struct __sk_buff *skb, struct tw_pk
 {
 	struct tw_endpoint *endpoint;
 	struct tw_peer *peer;
-	__u8 macs[2 * ETH_ALEN];
+	const struct ethhdr *eth;
+	struct tw_mac smac;
 	int ret;
 
 	if (!tw_in_own_pods(&pkt->dst))
@@ -176,12 +177,11 @@ static __always_inline int tw_receive_direct(struct __sk_buff *skb, struct tw_pk
 	if (ret)
 		return ret;
 	tw_count_rx(peer->stats, pkt->l3_len);
-	if (!endpoint) {
-		if (bpf_skb_load_bytes(skb, 0, macs, sizeof(macs)))
-			return TW_DROP(SHORT);
-		return tw_into_stack(skb, macs + ETH_ALEN);
-	}
-	if (tw_store_ttl(skb, pkt, ETH_HLEN))
-		return TW_DROP(KERNEL_ERROR);
-	return tw_into_pod(skb, endpoint);
+	if (endpoint)
+		return tw_into_pod(skb, pkt, endpoint);
+	eth = tw_header(skb, 0, sizeof(*eth));
+	if (!eth)
+		return TW_DROP(SHORT);
+	smac = tw_mac_at(eth->h_source);
+	return tw_into_stack(skb, &smac);
 }

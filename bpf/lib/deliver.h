@@ -4,14 +4,46 @@
 #include "bpf/lib/encap.h"
 #include "bpf/lib/flow.h"
 
-/* Ethernet addresses of the frame as it is now. 0 or an error. */
-static __always_inline int tw_store_macs(struct __sk_buff *skb, const __u8 *dst, const __u8 *src)
+/* Hands the frame, complete, into the pod. */
+static __always_inline int tw_redirect_into_pod(struct __sk_buff *skb, const struct tw_endpoint *endpoint)
 {
-	__u8 macs[2 * ETH_ALEN];
+	/* Frames for a gateway on a bridge arrive as OTHERHOST, which ip_rcv would drop; the kernel resets it only
+	 * since 6.15. */
+	if (skb->pkt_type != PACKET_HOST)
+		bpf_skb_change_type(skb, PACKET_HOST);
+	if (bpf_redirect_peer(endpoint->ifindex, 0) != TC_ACT_REDIRECT)
+		return TW_DROP(KERNEL_ERROR);
+	return TW_SENT(TO_LOCAL);
+}
 
-	__builtin_memcpy(macs, dst, ETH_ALEN);
-	__builtin_memcpy(macs + ETH_ALEN, src, ETH_ALEN);
-	return (int)bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0);
+/* Hands the frame, whose IP header is at ETH_HLEN, into the pod; `pkt` is its packet, and its TTL is lowered on the
+ * way. */
+static __always_inline int tw_into_pod(struct __sk_buff *skb, const struct tw_pkt *pkt,
+				       const struct tw_endpoint *endpoint)
+{
+	void *frame = tw_header(skb, 0, ETH_HLEN + (pkt->v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)));
+
+	if (!frame)
+		return TW_DROP(KERNEL_ERROR);
+	tw_put_mac(frame, endpoint->mac);
+	tw_put_mac(frame + ETH_ALEN, endpoint->host_mac);
+	tw_lower_ttl(skb, frame + ETH_HLEN, pkt->v6);
+	return tw_redirect_into_pod(skb, endpoint);
+}
+
+/* Gives the frame, whose Ethernet source was `src`, to the kernel as received on the overlay device: on the wire it
+ * would fail the reverse path filter, which knows other pods behind the overlay device only. */
+static __always_inline int tw_into_stack(struct __sk_buff *skb, const struct tw_mac *src)
+{
+	void *frame = tw_header(skb, 0, ETH_HLEN);
+
+	if (!frame)
+		return TW_DROP(KERNEL_ERROR);
+	tw_put_mac(frame, tw_cfg.vtep_mac);
+	tw_put_mac(frame + ETH_ALEN, src->bytes);
+	if (bpf_redirect(tw_cfg.overlay, BPF_F_INGRESS) != TC_ACT_REDIRECT)
+		return TW_DROP(KERNEL_ERROR);
+	return TW_SENT(TO_STACK);
 }
 
 /* May the endpoint be reached past the stack, with a frame of skb->len + len_diff? 0, or why not. An interface that is
@@ -31,36 +63,6 @@ static __always_inline int tw_endpoint_check(struct __sk_buff *skb, const struct
 	if (ret < 0)
 		return TW_STACK(NO_ENDPOINT);
 	return ret ? TW_STACK(TOO_BIG) : 0;
-}
-
-/* Hands the frame, whose IP header is at ETH_HLEN and whose TTL has been seen to, into the pod. */
-static __always_inline int tw_into_pod(struct __sk_buff *skb, const struct tw_endpoint *endpoint)
-{
-	if (tw_store_macs(skb, endpoint->mac, endpoint->host_mac))
-		return TW_DROP(KERNEL_ERROR);
-	/* Frames for a gateway on a bridge arrive as OTHERHOST, which ip_rcv would drop; the kernel resets it only
-	 * since 6.15. */
-	if (skb->pkt_type != PACKET_HOST)
-		bpf_skb_change_type(skb, PACKET_HOST);
-	if (bpf_redirect_peer(endpoint->ifindex, 0) != TC_ACT_REDIRECT)
-		return TW_DROP(KERNEL_ERROR);
-	return TW_SENT(TO_LOCAL);
-}
-
-/* Gives the frame to the kernel as received on the overlay device: on the wire it would fail the reverse path filter,
- * which knows other pods behind the overlay device only. */
-static __always_inline int tw_into_stack(struct __sk_buff *skb, const __u8 *src)
-{
-	__u8 mac[ETH_ALEN];
-
-#pragma unroll
-	for (int i = 0; i < ETH_ALEN; i++)
-		mac[i] = tw_cfg.vtep_mac[i];
-	if (tw_store_macs(skb, mac, src))
-		return TW_DROP(KERNEL_ERROR);
-	if (bpf_redirect(tw_cfg.overlay, BPF_F_INGRESS) != TC_ACT_REDIRECT)
-		return TW_DROP(KERNEL_ERROR);
-	return TW_SENT(TO_STACK);
 }
 
 /* What a packet from a peer, parsed up to the network layer, is to become: *endpoint is set when it may go straight

@@ -3,13 +3,10 @@
 
 #include "bpf/lib/lookup.h"
 
-/* VXLAN header, RFC 7348 section 5, and its group policy extension (the two bytes are reserved without it). */
+/* VXLAN header, RFC 7348 section 5, with its group policy extension (reserved bits without it). */
 struct tw_vxlan {
-	__u8 flags; /* 0x08: the VNI is valid; 0x80: group */
-	__u8 group_flags;
-	__be16 group;
-	__u8 vni[3];
-	__u8 reserved;
+	__be32 flags; /* first byte: 0x08: the VNI is valid, 0x80: group; last two bytes: the group */
+	__be32 vni;   /* three bytes, and a reserved one */
 };
 
 #define TW_VXLAN_VNI   0x08
@@ -20,7 +17,7 @@ struct tw_outer_tail {
 	struct udphdr udp;
 	struct tw_vxlan vxlan;
 	struct ethhdr inner;
-};
+} __attribute__((packed, aligned(2)));
 
 struct tw_outer_v4 {
 	struct iphdr ip;
@@ -36,13 +33,13 @@ _Static_assert(sizeof(struct tw_outer_v4) == 50, "VXLAN over IPv4");
 _Static_assert(sizeof(struct tw_outer_v6) == 70, "VXLAN over IPv6");
 
 /* The kernel's udp_flow_src_port() (include/net/udp.h), so that a flow keeps its ECMP path when a node changes between
- * the kernel's device and this. `hash` is skb_get_hash(). */
-static __always_inline __be16 tw_flow_sport(__u32 hash)
+ * the kernel's device and this. `hash` is skb_get_hash(). Host order. */
+static __always_inline __u16 tw_flow_sport(__u32 hash)
 {
 	__u32 min = tw_cfg.sport_min, max = tw_cfg.sport_max;
 
 	hash ^= hash << 16;
-	return bpf_htons((__u16)(((__u64)hash * (max - min) >> 32) + min));
+	return (__u16)(((__u64)hash * (max - min) >> 32) + min);
 }
 
 /* Outer ECN field for an inner one: RFC 6040 normal mode as the kernel does it (INET_ECN_encapsulate): a congestion
@@ -52,107 +49,109 @@ static __always_inline __u8 tw_ecn_encap(__u8 inner)
 	return (inner & 3) == 3 ? 2 : inner & 3;
 }
 
-static __always_inline void tw_fill_tail(struct __sk_buff *skb, const struct tw_peer *peer, int v6, __be16 sport,
-					 __u32 udp_len, struct tw_outer_tail *tail)
+/* Two 16-bit fields, host order, that follow each other in a header. */
+static __always_inline __be32 tw_pair(__u32 first, __u32 second)
 {
-	__builtin_memset(tail, 0, sizeof(*tail));
-	tail->udp.source = sport;
-	tail->udp.dest = bpf_htons(tw_cfg.port);
-	tail->udp.len = bpf_htons((__u16)udp_len);
-	tail->vxlan.flags = TW_VXLAN_VNI;
-	tail->vxlan.vni[0] = (__u8)(tw_cfg.vni >> 16);
-	tail->vxlan.vni[1] = (__u8)(tw_cfg.vni >> 8);
-	tail->vxlan.vni[2] = (__u8)tw_cfg.vni;
-	if (tw_cfg.gbp && skb->mark) {
-		tail->vxlan.flags |= TW_VXLAN_GROUP;
-		tail->vxlan.group = bpf_htons((__u16)skb->mark);
-	}
-	__builtin_memcpy(tail->inner.h_dest, peer->vtep_mac, ETH_ALEN);
-#pragma unroll
-	for (int i = 0; i < ETH_ALEN; i++)
-		tail->inner.h_source[i] = tw_cfg.vtep_mac[i];
-	tail->inner.h_proto = v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
+	return bpf_htonl(first << 16 | second);
 }
 
-/* RFC 1071 sum of an IPv4 header without options whose checksum field is zero. */
-static __always_inline __u16 tw_ip_csum(const struct iphdr *ip)
+/* UDP, VXLAN and inner Ethernet header at `tail`: offsets by RFC 768 and RFC 7348. `sport` in host order. */
+static __always_inline void tw_write_tail(struct __sk_buff *skb, void *tail, const struct tw_peer *peer, int v6,
+					  __u32 sport, __u32 udp_len)
 {
-	const __u16 *word = (const __u16 *)ip;
-	__u32 sum = 0;
+	__be32 vxlan = bpf_htonl((__u32)TW_VXLAN_VNI << 24);
 
-#pragma unroll
-	for (int i = 0; i < (int)sizeof(*ip) / 2; i++)
-		sum += word[i];
+	if (tw_cfg.gbp && skb->mark)
+		vxlan = bpf_htonl((__u32)(TW_VXLAN_VNI | TW_VXLAN_GROUP) << 24 | (skb->mark & 0xffff));
+	tw_put(tail, 0, tw_pair(sport, tw_cfg.port));
+	tw_put(tail, 4, tw_pair(udp_len, 0));
+	tw_put(tail, 8, vxlan);
+	tw_put(tail, 12, bpf_htonl(tw_cfg.vni << 8));
+	tw_put_mac(tail + 16, peer->vtep_mac);
+	tw_put_mac(tail + 22, tw_cfg.vtep_mac);
+	*(__be16 *)(tail + 28) = v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
+}
+
+/* RFC 1071: the sum over 16-bit words is the same over 32-bit ones, folded. */
+static __always_inline __u16 tw_csum_fold(__u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
 	return (__u16)~sum;
 }
 
-static __always_inline int tw_write_outer_v4(struct __sk_buff *skb, const struct tw_pkt *pkt,
-					     const struct tw_peer *peer, __be16 sport, __u32 inner_len)
+/* `id` tells fragments of one packet from another's; DF is not set, as the kernel's device leaves it. */
+static __always_inline void tw_write_outer_v4(struct __sk_buff *skb, void *outer, const struct tw_pkt *pkt,
+					      const struct tw_peer *peer, __u32 sport, __u32 inner_len, __u16 id)
 {
-	struct tw_outer_v4 outer = {};
-	__u32 len = inner_len + sizeof(outer);
-	struct iphdr ip = {};
+	__u32 len = inner_len + sizeof(struct tw_outer_v4);
+	__be32 first = bpf_htonl(0x45U << 24 | (__u32)tw_ecn_encap(pkt->tos) << 16 | len);
+	__be32 src = ((const volatile __u32 *)&tw_cfg.node_v4)[3], dst = tw_addr_v4(&peer->node);
+	__be32 second = tw_pair(id, 0), third = tw_pair(64 << 8 | IPPROTO_UDP, 0);
+	__u16 sum = tw_csum_fold((__u64)first + second + third + src + dst);
 
-	ip.version = 4;
-	ip.ihl = 5;
-	ip.tos = tw_ecn_encap(pkt->tos);
-	ip.tot_len = bpf_htons((__u16)len);
-	ip.id = (__u16)
-		bpf_get_prandom_u32(); /* DF is not set, as the kernel's device leaves it: it may be fragmented */
-	ip.ttl = 64;
-	ip.protocol = IPPROTO_UDP;
-	ip.saddr = ((const volatile __u32 *)&tw_cfg.node_v4)[3];
-	ip.daddr = tw_addr_v4(&peer->node);
-	ip.check = tw_ip_csum(&ip);
-	outer.ip = ip;
-	tw_fill_tail(skb, peer, 0, sport, len - sizeof(ip), &outer.tail);
-	return (int)bpf_skb_store_bytes(skb, ETH_HLEN, &outer, sizeof(outer), 0);
+	tw_put(outer, 0, first);
+	tw_put(outer, 4, second);
+	*(__u16 *)(outer + 8) = bpf_htons(64 << 8 | IPPROTO_UDP);
+	*(__u16 *)(outer + 10) = sum;
+	tw_put(outer, 12, src);
+	tw_put(outer, 16, dst);
+	tw_write_tail(skb, outer + sizeof(struct iphdr), peer, 0, sport, len - sizeof(struct iphdr));
 }
 
-static __always_inline int tw_write_outer_v6(struct __sk_buff *skb, const struct tw_pkt *pkt,
-					     const struct tw_peer *peer, __be16 sport, __u32 inner_len)
+static __always_inline void tw_write_outer_v6(struct __sk_buff *skb, void *outer, const struct tw_pkt *pkt,
+					      const struct tw_peer *peer, __u32 sport, __u32 inner_len)
 {
 	const volatile __u32 *src = (const volatile __u32 *)&tw_cfg.node_v6;
-	__u8 tclass = tw_ecn_encap(pkt->tos);
-	struct tw_outer_v6 outer = {};
-	__u32 len = inner_len + sizeof(outer) - sizeof(outer.ip);
+	__u32 len = inner_len + sizeof(struct tw_outer_v6) - sizeof(struct ipv6hdr);
+	const __u32 *dst = (const __u32 *)&peer->node;
 
-	outer.ip.version = 6;
-	outer.ip.priority = tclass >> 4;
-	outer.ip.flow_lbl[0] = (__u8)(tclass << 4);
-	outer.ip.payload_len = bpf_htons((__u16)len);
-	outer.ip.nexthdr = IPPROTO_UDP;
-	outer.ip.hop_limit = 64;
+	tw_put(outer, 0, bpf_htonl(6U << 28 | (__u32)tw_ecn_encap(pkt->tos) << 20));
+	tw_put(outer, 4, tw_pair(len, IPPROTO_UDP << 8 | 64));
 #pragma unroll
-	for (int i = 0; i < 4; i++)
-		outer.ip.saddr.in6_u.u6_addr32[i] = src[i];
-	__builtin_memcpy(&outer.ip.daddr, &peer->node, sizeof(outer.ip.daddr));
-	tw_fill_tail(skb, peer, 1, sport, len, &outer.tail);
-	return (int)bpf_skb_store_bytes(skb, ETH_HLEN, &outer, sizeof(outer), 0);
+	for (int i = 0; i < 4; i++) {
+		tw_put(outer, 8 + 4 * i, src[i]);
+		tw_put(outer, 24 + 4 * i, dst[i]);
+	}
+	tw_write_tail(skb, outer + sizeof(struct ipv6hdr), peer, 1, sport, len);
 }
 
-/* Lowers TTL or hop limit of the packet whose IP header is at `l3_off`; `pkt` tells the values before. The IPv4
- * checksum follows by RFC 1624, so the sum over the header stays; for IPv6 the helper mends the sum of a received
- * packet. 0 or an error. */
+/* Mends the sum that a NIC made over the whole packet (CHECKSUM_COMPLETE) after 16 bits of it changed. */
+static __always_inline void tw_csum_replace(struct __sk_buff *skb, __u16 from, __u16 to)
+{
+	bpf_csum_update(skb, (__u32)to + (__u16)~from);
+}
+
+/* Lowers TTL or hop limit in the IP header at `ip`, whose TTL is above 0. The IPv4 checksum follows by RFC 1624, so the
+ * sum over the header stays; that of IPv6 has none. */
+static __always_inline void tw_lower_ttl(struct __sk_buff *skb, void *ip, int v6)
+{
+	if (v6) {
+		__u16 *word = ip + 6; /* next header, hop limit */
+		__u16 from = *word, to = (__u16)bpf_htons((__u16)(bpf_ntohs(from) - 1));
+
+		*word = to;
+		tw_csum_replace(skb, from, to);
+	} else {
+		struct iphdr *header = ip;
+		__u32 sum = bpf_ntohs(header->check) + 0x100U;
+
+		header->check = bpf_htons((__u16)(sum + (sum >= 0xffff))); /* as ip_decrease_ttl() */
+		header->ttl -= 1;
+	}
+}
+
+/* The same for the packet whose IP header is at `l3_off`. 0 or an error. */
 static __always_inline int tw_store_ttl(struct __sk_buff *skb, const struct tw_pkt *pkt, __u32 l3_off)
 {
-	if (pkt->v6) {
-		__u8 ttl = pkt->ttl - 1;
+	void *ip = tw_header(skb, l3_off, pkt->v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
 
-		return (int)bpf_skb_store_bytes(skb, l3_off + 7, &ttl, sizeof(ttl), BPF_F_RECOMPUTE_CSUM);
-	} else {
-		struct {
-			__u8 ttl;
-			__u8 proto;
-			__be16 csum;
-		} field = {.ttl = pkt->ttl - 1, .proto = pkt->proto};
-		__u32 sum = bpf_ntohs(pkt->ip_csum) + 0x100U;
-
-		field.csum = bpf_htons((__u16)(sum + (sum >= 0xffff))); /* as ip_decrease_ttl() */
-		return (int)bpf_skb_store_bytes(skb, l3_off + 8, &field, sizeof(field), 0);
-	}
+	if (!ip)
+		return -1;
+	tw_lower_ttl(skb, ip, pkt->v6);
+	return 0;
 }
 
 /* Sends the frame, as it is now, to the peer's next hop on the wire; the kernel resolves the neighbour. */
@@ -215,7 +214,8 @@ static __always_inline int tw_encap(struct __sk_buff *skb, struct tw_pkt *pkt, c
 	__u32 inner_len = skb->gso_size ? skb->len - ETH_HLEN : pkt->l3_len;
 	__u32 room = sizeof(struct tw_outer_v4);
 	int ret, by_route;
-	__be16 sport;
+	__u16 sport, id;
+	void *outer;
 
 	/* Without ENCAP_L2_ETH (before 5.13) GSO would segment the inner frame wrongly. A flannel peer wants a UDP
 	 * checksum on IPv6, which no helper keeps right over segmentation. */
@@ -241,13 +241,22 @@ static __always_inline int tw_encap(struct __sk_buff *skb, struct tw_pkt *pkt, c
 	if (ret)
 		return TW_STACK(KERNEL_ENCAP); /* a kind of GSO that it does not know */
 
-	ret = pkt->v6 ? tw_write_outer_v6(skb, pkt, peer, sport, inner_len)
-		      : tw_write_outer_v4(skb, pkt, peer, sport, inner_len);
-	if (!ret && forward)
-		ret = tw_store_ttl(skb, pkt, ETH_HLEN + room);
-	if (ret)
-		return TW_DROP(KERNEL_ERROR);
-	tw_count_tx(peer->stats, inner_len);
+	id = tw_count_tx(peer->stats, inner_len);
+	if (pkt->v6) {
+		outer = tw_header(skb, ETH_HLEN, sizeof(struct tw_outer_v6) + sizeof(struct ipv6hdr));
+		if (!outer)
+			return TW_DROP(KERNEL_ERROR);
+		tw_write_outer_v6(skb, outer, pkt, peer, sport, inner_len);
+		if (forward)
+			tw_lower_ttl(skb, outer + sizeof(struct tw_outer_v6), 1);
+	} else {
+		outer = tw_header(skb, ETH_HLEN, sizeof(struct tw_outer_v4) + sizeof(struct iphdr));
+		if (!outer)
+			return TW_DROP(KERNEL_ERROR);
+		tw_write_outer_v4(skb, outer, pkt, peer, sport, inner_len, id);
+		if (forward)
+			tw_lower_ttl(skb, outer + sizeof(struct tw_outer_v4), 0);
+	}
 	return by_route ? tw_out_by_route(peer, TW_SENT(TO_VXLAN)) : tw_out_of_wire(peer, pkt->v6, TW_SENT(TO_VXLAN));
 }
 

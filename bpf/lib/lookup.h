@@ -78,15 +78,17 @@ static __always_inline struct tw_endpoint *tw_endpoint_lookup(const struct tw_ad
 	return bpf_map_lookup_elem(&tw_endpoints, addr);
 }
 
-/* Per-peer counters; `bytes` of the IP packet. */
-static __always_inline void tw_count_tx(__u32 index, __u32 bytes)
+/* Per-peer counters; `bytes` of the IP packet. Returns a number that the next packets to this peer do not have soon
+ * again: it serves as IPv4 identification. CPUs count apart and start apart. */
+static __always_inline __u16 tw_count_tx(__u32 index, __u32 bytes)
 {
 	struct tw_peer_stats *stats = bpf_map_lookup_elem(&tw_peer_stats, &index);
 
-	if (stats) {
-		stats->tx_packets += 1;
-		stats->tx_bytes += bytes;
-	}
+	if (!stats)
+		return 0;
+	stats->tx_packets += 1;
+	stats->tx_bytes += bytes;
+	return (__u16)(stats->tx_packets + bpf_get_smp_processor_id() * 0x2f1dU);
 }
 
 static __always_inline void tw_count_rx(__u32 index, __u32 bytes)
@@ -102,8 +104,8 @@ static __always_inline void tw_count_rx(__u32 index, __u32 bytes)
 /* Anti-spoof, the same for every way in: may a packet from `outer` (a node's address by the outer header), with inner
  * Ethernet source `smac`, carry the inner source `inner`? On 0, *stats is the sender's counter index. A pod is never a
  * node, whatever the mode: else a pod's frame to some address of ours would be taken for a tunnel. */
-static __always_inline int tw_check_sender(const struct tw_addr *outer, const __u8 *smac, const struct tw_addr *inner,
-					   int v6, __u32 *stats)
+static __always_inline int tw_check_sender(const struct tw_addr *outer, const struct tw_mac *smac,
+					   const struct tw_addr *inner, int v6, __u32 *stats)
 {
 	struct tw_node *node = bpf_map_lookup_elem(&tw_nodes, outer);
 	struct tw_peer *peer;
@@ -120,7 +122,7 @@ static __always_inline int tw_check_sender(const struct tw_addr *outer, const __
 	if (!peer)
 		return tw_cfg.anti_spoof == TW_SPOOF_OFF ? 0 : TW_DROP(SPOOF_NODE);
 	*stats = peer->stats;
-	if (tw_cfg.anti_spoof == TW_SPOOF_OFF || tw_mac_eq(smac, peer->vtep_mac))
+	if (tw_cfg.anti_spoof == TW_SPOOF_OFF || tw_mac_eq(smac->bytes, peer->vtep_mac))
 		return 0;
 	return TW_DROP(SPOOF_NODE);
 }

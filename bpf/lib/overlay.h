@@ -22,18 +22,16 @@ static __always_inline int tw_kernel_encap(struct __sk_buff *skb, const struct t
 					   int reason)
 {
 	struct bpf_tunnel_key key = {.tunnel_id = tw_cfg.vni, .tunnel_ttl = 64};
+	void *frame = tw_header(skb, 0, ETH_HLEN);
 	__u64 flags = 0;
-	__u8 macs[2 * ETH_ALEN];
 	__u32 group = skb->mark & 0xffff;
 
 	if (!tw_cfg.vxlan_device)
 		return TW_DROP(NO_DEVICE);
-	__builtin_memcpy(macs, peer->vtep_mac, ETH_ALEN);
-#pragma unroll
-	for (int i = 0; i < ETH_ALEN; i++)
-		macs[ETH_ALEN + i] = tw_cfg.vtep_mac[i];
-	if (bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0))
+	if (!frame)
 		return TW_DROP(KERNEL_ERROR);
+	tw_put_mac(frame, peer->vtep_mac);
+	tw_put_mac(frame + ETH_ALEN, tw_cfg.vtep_mac);
 	if (pkt->v6) {
 		__builtin_memcpy(key.remote_ipv6, &peer->node, sizeof(key.remote_ipv6));
 #pragma unroll
@@ -62,8 +60,10 @@ static __always_inline int tw_kernel_encap(struct __sk_buff *skb, const struct t
 static __always_inline int tw_check_overlay(struct __sk_buff *skb, const struct tw_pkt *pkt, __u32 *stats)
 {
 	struct bpf_tunnel_key key = {};
-	struct tw_addr outer, local;
-	__u8 smac[ETH_ALEN];
+	struct tw_addr outer __attribute__((aligned(8)));
+	struct tw_addr local __attribute__((aligned(8)));
+	const struct ethhdr *eth;
+	struct tw_mac smac;
 	int v6 = 0;
 
 	/* Kernels before 6.0 know a key without the local address. */
@@ -91,7 +91,9 @@ static __always_inline int tw_check_overlay(struct __sk_buff *skb, const struct 
 		tw_addr_set_v4(&local, bpf_htonl(key.local_ipv4));
 	if (key.local_ipv6[0] && !tw_is_own_node(&local)) /* not told before 6.0: 0 */
 		return TW_DROP(FORGED);
-	if (bpf_skb_load_bytes(skb, ETH_ALEN, smac, sizeof(smac)))
+	eth = tw_header(skb, 0, sizeof(*eth));
+	if (!eth)
 		return TW_DROP(SHORT);
-	return tw_check_sender(&outer, smac, &pkt->src, v6, stats);
+	smac = tw_mac_at(eth->h_source);
+	return tw_check_sender(&outer, &smac, &pkt->src, v6, stats);
 }

@@ -18,11 +18,10 @@ enum {
 	ICMPV6_ECHO_REPLY = 129,
 };
 
-/* What is known of one IP packet. Offsets count from the start of the frame; ports and lengths in host order. No packet
- * pointer survives a step: headers are read with bpf_skb_load_bytes, which works on non-linear and GSO packets alike.
- */
+/* What is known of one IP packet. Offsets count from the start of the frame; ports and lengths in host order. Values,
+ * no packet pointers: the next tw_header() may move the packet. */
 struct tw_pkt {
-	struct tw_addr src;
+	struct tw_addr src __attribute__((aligned(8)));
 	struct tw_addr dst;
 	/* Ends of the flow that the packet belongs to: its own, or those of the packet that an ICMP error is about. */
 	struct tw_addr flow_src;
@@ -33,7 +32,6 @@ struct tw_pkt {
 	__u32 l3_len; /* by the IP header, header included */
 	__u32 l4_off;
 	__u32 hdr_len; /* IP and transport header, for the size of GSO segments */
-	__be16 ip_csum;
 	__u8 v6;
 	__u8 proto;	 /* transport; for IPv6 the first next header */
 	__u8 flow_proto; /* IPPROTO_TCP, IPPROTO_UDP; 0: no flow state (ICMP echo) */
@@ -54,50 +52,51 @@ static __always_inline int tw_big_tcp(struct __sk_buff *skb, struct tw_pkt *pkt)
 
 static __always_inline int tw_parse_v4(struct __sk_buff *skb, struct tw_pkt *pkt)
 {
-	struct iphdr ip;
+	const struct iphdr *ip = tw_header(skb, pkt->l3_off, sizeof(*ip));
+	__be16 frag_off;
+	__u32 ihl;
 
-	if (bpf_skb_load_bytes(skb, pkt->l3_off, &ip, sizeof(ip)))
+	if (!ip || ip->version != 4 || ip->ihl < 5)
 		return TW_DROP(SHORT);
-	if (ip.version != 4 || ip.ihl < 5)
-		return TW_DROP(SHORT);
-	tw_addr_set_v4(&pkt->src, ip.saddr);
-	tw_addr_set_v4(&pkt->dst, ip.daddr);
-	pkt->l3_len = bpf_ntohs(ip.tot_len);
-	pkt->l4_off = pkt->l3_off + ip.ihl * 4;
-	pkt->proto = ip.protocol;
-	pkt->ttl = ip.ttl;
-	pkt->tos = ip.tos;
-	pkt->ip_csum = ip.check;
-	if (ip.ihl != 5)
+	ihl = ip->ihl * 4U;
+	frag_off = ip->frag_off;
+	tw_addr_set_v4(&pkt->src, ip->saddr);
+	tw_addr_set_v4(&pkt->dst, ip->daddr);
+	pkt->l3_len = bpf_ntohs(ip->tot_len);
+	pkt->l4_off = pkt->l3_off + ihl;
+	pkt->proto = ip->protocol;
+	pkt->ttl = ip->ttl;
+	pkt->tos = ip->tos;
+	if (ihl != sizeof(*ip))
 		pkt->odd = TW_R_OPTIONS;
-	if (ip.frag_off & bpf_htons(0x3fff)) /* more fragments, or an offset */
+	if (frag_off & bpf_htons(0x3fff)) /* more fragments, or an offset */
 		pkt->odd = TW_R_FRAGMENT;
-	pkt->later = (ip.frag_off & bpf_htons(0x1fff)) != 0;
-	if (!ip.tot_len && skb->gso_size)
+	pkt->later = (frag_off & bpf_htons(0x1fff)) != 0;
+	if (!pkt->l3_len && skb->gso_size)
 		return tw_big_tcp(skb, pkt);
-	return pkt->l3_len < ip.ihl * 4U ? TW_DROP(SHORT) : 0;
+	return pkt->l3_len < ihl ? TW_DROP(SHORT) : 0;
 }
 
 static __always_inline int tw_parse_v6(struct __sk_buff *skb, struct tw_pkt *pkt)
 {
-	struct ipv6hdr ip;
+	const struct ipv6hdr *ip = tw_header(skb, pkt->l3_off, sizeof(*ip));
+	__u32 payload_len;
 
-	if (bpf_skb_load_bytes(skb, pkt->l3_off, &ip, sizeof(ip)))
+	if (!ip || ip->version != 6)
 		return TW_DROP(SHORT);
-	if (ip.version != 6)
-		return TW_DROP(SHORT);
-	__builtin_memcpy(&pkt->src, &ip.saddr, sizeof(pkt->src));
-	__builtin_memcpy(&pkt->dst, &ip.daddr, sizeof(pkt->dst));
+	__builtin_memcpy(&pkt->src, &ip->saddr, sizeof(pkt->src));
+	__builtin_memcpy(&pkt->dst, &ip->daddr, sizeof(pkt->dst));
 	if (tw_addr_is_mapped(&pkt->src) || tw_addr_is_mapped(&pkt->dst))
 		return TW_STACK(PROTO); /* the kernel drops it */
-	pkt->l3_len = bpf_ntohs(ip.payload_len) + sizeof(ip);
-	pkt->l4_off = pkt->l3_off + sizeof(ip);
-	pkt->proto = ip.nexthdr;
-	pkt->ttl = ip.hop_limit;
-	pkt->tos = (__u8)(ip.priority << 4 | ip.flow_lbl[0] >> 4);
-	if (ip.nexthdr == IPPROTO_FRAGMENT)
+	payload_len = bpf_ntohs(ip->payload_len);
+	pkt->l3_len = payload_len + sizeof(*ip);
+	pkt->l4_off = pkt->l3_off + sizeof(*ip);
+	pkt->proto = ip->nexthdr;
+	pkt->ttl = ip->hop_limit;
+	pkt->tos = (__u8)(ip->priority << 4 | ip->flow_lbl[0] >> 4);
+	if (ip->nexthdr == IPPROTO_FRAGMENT)
 		pkt->odd = TW_R_FRAGMENT;
-	if (!ip.payload_len && skb->gso_size)
+	if (!payload_len && skb->gso_size)
 		return tw_big_tcp(skb, pkt);
 	return 0;
 }
@@ -124,13 +123,13 @@ static __always_inline int tw_parse_l3(struct __sk_buff *skb, __be16 ethertype, 
 	return ret;
 }
 
-/* Reads `len` bytes of the transport header; what lies behind the IP length (Ethernet padding) is none. 0 or drops with
- * SHORT. */
-static __always_inline int tw_load_l4(struct __sk_buff *skb, const struct tw_pkt *pkt, void *to, __u32 len)
+/* The first `len` bytes of the transport header of a packet without `odd`, or NULL; what lies behind the IP length
+ * (Ethernet padding) is none. */
+static __always_inline const void *tw_l4_header(struct __sk_buff *skb, const struct tw_pkt *pkt, __u32 len)
 {
-	if (pkt->l4_off - pkt->l3_off + len > pkt->l3_len || bpf_skb_load_bytes(skb, pkt->l4_off, to, len))
-		return TW_DROP(SHORT);
-	return 0;
+	__u32 l3_size = pkt->v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
+
+	return l3_size + len > pkt->l3_len ? 0 : tw_header(skb, pkt->l3_off + l3_size, len);
 }
 
 /* Ports and flow of the packet quoted by an ICMP error at `off`: RFC 792, RFC 4443 section 2.4. The flow is what
@@ -175,11 +174,12 @@ static __always_inline int tw_parse_quoted(struct __sk_buff *skb, __u32 off, str
 
 static __always_inline int tw_parse_icmp(struct __sk_buff *skb, struct tw_pkt *pkt)
 {
-	__u8 head[8]; /* type, code, checksum, rest: the same in both versions */
+	const __u32 size = 8; /* type, code, checksum, rest: the same in both versions */
+	const __u8 *head = tw_l4_header(skb, pkt, size);
 
-	if (tw_load_l4(skb, pkt, head, sizeof(head)))
+	if (!head)
 		return TW_DROP(SHORT);
-	pkt->hdr_len = pkt->l4_off - pkt->l3_off + sizeof(head);
+	pkt->hdr_len = pkt->l4_off - pkt->l3_off + size;
 	switch (head[0]) {
 	case ICMP_ECHO:
 	case ICMP_ECHOREPLY:
@@ -196,14 +196,14 @@ static __always_inline int tw_parse_icmp(struct __sk_buff *skb, struct tw_pkt *p
 	case ICMP_PARAMETERPROB:
 		if (pkt->v6 && head[0] != ICMPV6_TIME_EXCEED)
 			break;
-		pkt->odd = tw_parse_quoted(skb, pkt->l4_off + sizeof(head), pkt);
+		pkt->odd = tw_parse_quoted(skb, pkt->l4_off + size, pkt);
 		return 0;
 	case ICMPV6_DEST_UNREACH:
 	case ICMPV6_PKT_TOOBIG:
 	case ICMPV6_PARAMPROB:
 		if (!pkt->v6)
 			break;
-		pkt->odd = tw_parse_quoted(skb, pkt->l4_off + sizeof(head), pkt);
+		pkt->odd = tw_parse_quoted(skb, pkt->l4_off + size, pkt);
 		return 0;
 	}
 	pkt->odd = TW_R_PROTO;
@@ -219,22 +219,22 @@ static __always_inline int tw_parse_l4(struct __sk_buff *skb, struct tw_pkt *pkt
 	pkt->flow_src = pkt->src;
 	pkt->flow_dst = pkt->dst;
 	if (pkt->proto == IPPROTO_TCP) {
-		__u8 tcp[14]; /* up to and with the flags, RFC 9293 3.1 */
+		const __u8 *tcp = tw_l4_header(skb, pkt, 14); /* up to and with the flags, RFC 9293 3.1 */
 
-		if (tw_load_l4(skb, pkt, tcp, sizeof(tcp)))
+		if (!tcp)
 			return TW_DROP(SHORT);
-		pkt->sport = (__u16)(tcp[0] << 8 | tcp[1]);
-		pkt->dport = (__u16)(tcp[2] << 8 | tcp[3]);
+		pkt->sport = bpf_ntohs(((const __be16 *)tcp)[0]);
+		pkt->dport = bpf_ntohs(((const __be16 *)tcp)[1]);
 		pkt->hdr_len = pkt->l4_off - pkt->l3_off + (tcp[12] >> 4) * 4;
 		pkt->first = (tcp[13] & 0x17) == 0x02; /* of FIN SYN RST ACK only SYN */
 	} else if (pkt->proto == IPPROTO_UDP) {
-		__be16 udp[4];
+		const struct udphdr *udp = tw_l4_header(skb, pkt, sizeof(*udp));
 
-		if (tw_load_l4(skb, pkt, udp, sizeof(udp)))
+		if (!udp)
 			return TW_DROP(SHORT);
-		pkt->sport = bpf_ntohs(udp[0]);
-		pkt->dport = bpf_ntohs(udp[1]);
-		pkt->hdr_len = pkt->l4_off - pkt->l3_off + sizeof(udp);
+		pkt->sport = bpf_ntohs(udp->source);
+		pkt->dport = bpf_ntohs(udp->dest);
+		pkt->hdr_len = pkt->l4_off - pkt->l3_off + sizeof(*udp);
 	} else {
 		/* IPv6 extension headers come here too: their numbers are no transport that we know. */
 		pkt->odd = pkt->v6 && (pkt->proto == IPPROTO_HOPOPTS || pkt->proto == IPPROTO_ROUTING ||
