@@ -20,18 +20,24 @@ std::string base_name(const std::string& path) { return path.substr(path.rfind('
 
 } // namespace
 
-Result<RawMap> RawMap::open(const std::string& path, std::size_t key_size, std::size_t value_size)
+Result<RawMap> RawMap::open(const std::string& path)
 {
     Fd fd(bpf_obj_get(path.c_str()));
     if (!fd) return Error{errno, "open " + path + ": " + std::strerror(errno)};
+    return RawMap(base_name(path), std::move(fd));
+}
+
+Result<RawMap> RawMap::open(const std::string& path, std::size_t key_size, std::size_t value_size)
+{
+    TWILL_TRY_AS(map, open(path));
     bpf_map_info info{};
     __u32 size = sizeof(info);
-    if (bpf_obj_get_info_by_fd(fd.get(), &info, &size) != 0) return map_error(errno, base_name(path), "info");
+    if (bpf_obj_get_info_by_fd(map.fd(), &info, &size) != 0) return map_error(errno, map.name(), "info");
     if (info.key_size != key_size || info.value_size != value_size)
         return Error{EPROTO, "map " + path + " has keys of " + std::to_string(info.key_size) + " and values of " +
                                  std::to_string(info.value_size) + " bytes, not " + std::to_string(key_size) + " and " +
                                  std::to_string(value_size) + ": made by another version"};
-    return RawMap(base_name(path), std::move(fd));
+    return map;
 }
 
 Result<bool> RawMap::get(const void* key, void* value) const

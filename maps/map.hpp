@@ -21,6 +21,8 @@ public:
     /// Opens a pinned map and checks its key and value sizes (bytes; for per-CPU maps of one CPU's value): EPROTO when
     /// they differ. ENOENT when there is no such pin.
     static Result<RawMap> open(const std::string& path, std::size_t key_size, std::size_t value_size);
+    /// The same for a map of any sizes.
+    static Result<RawMap> open(const std::string& path);
 
     const std::string& name() const { return name_; }
     int fd() const { return fd_.get(); }

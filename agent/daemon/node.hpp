@@ -99,6 +99,7 @@ private:
     OverlaySpec overlay_spec() const;
     CfgInput cfg_input() const;
     Result<> load_programs();
+    void take_over();
     Result<> open_maps();
     /// False: more is left, for the next turn.
     Result<bool> sync_attachments();
@@ -158,6 +159,7 @@ private:
     Stale stale_;
     bool is_up_ = false;    ///< device and programs are there
     bool is_swept_ = false; ///< leftovers of an earlier run are off
+    bool is_sole_ = false;  ///< nothing of another map schema is left
     bool ready_ = false;
     bool is_config_old_ = false; ///< the store's configuration is not the one that is used
     bool is_detached_ = false;

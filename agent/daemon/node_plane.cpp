@@ -3,6 +3,7 @@
 
 #include "agent/daemon/netfilter.hpp"
 #include "agent/daemon/node.hpp"
+#include "agent/dataplane/takeover.hpp"
 #include "agent/nl/addr.hpp"
 #include "agent/nl/link.hpp"
 #include "agent/nl/neigh.hpp"
@@ -92,7 +93,11 @@ Result<> Node::bring_up()
             return Error{EINVAL, "wire " + wire_.wire.name + ": MTU " + std::to_string(underlay_mtu()) +
                                      " leaves no room for an overlay, want at least " +
                                      std::to_string(encap_overhead(family) + kLeastMtu)};
-    TWILL_TRY(pins_.create());
+    if (events_) {
+        TWILL_TRY(pins_.create());
+    } else {
+        TWILL_TRY(pins_.begin());
+    }
     TWILL_TRY_AS(overlay, ensure_overlay(*socket_, overlay_spec()));
     if (overlay != overlay_)
         log::info("overlay device is up", {{"interface", settings_.overlay_name}, {"ifindex", overlay.value}});
@@ -143,9 +148,18 @@ Result<> Node::load_programs()
 {
     const tw_cfg cfg = make_cfg(cfg_input());
     if (cfg_ && same_cfg(*cfg_, cfg)) return Ok{};
-    TWILL_TRY_AS(programs, Programs::load(cfg, pins_));
-    programs_ = std::move(programs);
-    if (!events_) TWILL_TRY(open_maps());
+    if (events_) {
+        TWILL_TRY_AS(programs, Programs::load(cfg, pins_));
+        programs_ = std::move(programs);
+    } else {
+        TWILL_TRY_AS(is_new, pins_.begin());
+        TWILL_TRY_AS(programs, Programs::load(cfg, pins_));
+        programs_ = std::move(programs);
+        if (is_new) take_over();
+        // From here on the maps are in use: another start goes on with them.
+        TWILL_TRY(pins_.create());
+        TWILL_TRY(open_maps());
+    }
     cfg_ = cfg;
     // What is attached is of the generation before: each is replaced in place; one that refuses is attached anew.
     for (const auto& where : std::set(attachments_->current()))
@@ -154,6 +168,14 @@ Result<> Node::load_programs()
             stale_.endpoints = true;
         }
     return Ok{};
+}
+
+void Node::take_over()
+{
+    const auto done = take_over_maps(pins_, !features_.ct_lookup);
+    if (done.from.empty()) return;
+    log::info("maps of another version are taken over", {{"from", done.from}, {"maps", done.carried.size()}});
+    for (const auto& error : done.left) log::warn("map is not taken over", error);
 }
 
 /// Everything that stands on the pinned maps, once.
@@ -218,6 +240,11 @@ Result<bool> Node::sync_attachments()
     for (const auto& where : std::set(attachments_->current()))
         if (!wanted.contains(where)) TWILL_TRY(attachments_->detach(where));
     if (refused) return *refused;
+    // Every hook runs our programs: nothing needs what another version left.
+    if (!is_sole_) {
+        for (const auto& other : pins_.others()) TWILL_TRY(other.remove());
+        is_sole_ = true;
+    }
     return true;
 }
 

@@ -22,11 +22,16 @@ Result<> tear_down(const std::string& bpf_root, const std::string& overlay_name)
     std::vector<IfIndex> interfaces;
     for (const auto& link : links) interfaces.push_back(link.index);
 
-    // Without the map (pins lost) our filters are still known by their handle; a qdisc of ours then stays.
-    auto owned = Map<unsigned, tw_owned>::open(pins.map("tw_owned"));
-    if (!owned && owned.error().code != ENOENT) note(owned.error());
-    Attachments attachments(socket, pins, owned ? *std::move(owned) : Map<unsigned, tw_owned>{}, true);
-    note(attachments.sweep({}, interfaces));
+    // Also what another version attached: each knows the qdiscs that it made. Without the map (pins lost) our filters
+    // are still known by their handle; a qdisc of ours then stays.
+    auto schemas = pins.others();
+    schemas.push_back(pins);
+    for (const auto& schema : schemas) {
+        auto owned = Map<unsigned, tw_owned>::open(schema.map("tw_owned"));
+        if (!owned && owned.error().code != ENOENT) note(owned.error());
+        Attachments attachments(socket, pins, owned ? *std::move(owned) : Map<unsigned, tw_owned>{}, true);
+        note(attachments.sweep({}, interfaces));
+    }
     note(remove_overlay(socket, overlay_name));
     note(pins.remove_all());
     return outcome;

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <cstdio>
 #include <cstring>
 #include <optional>
 
@@ -88,6 +89,27 @@ std::optional<unsigned> filter_program(const Attachment& where)
     return options.prog_id;
 }
 
+std::string pin_name(const Attachment& where)
+{
+    return std::string(program_name(where.hook)) + "_" + std::to_string(where.ifindex.value);
+}
+
+/// The link of a deleted interface, or one that was detached, has interface 0.
+bool is_on(const Fd& link, const Attachment& where)
+{
+    LinkInfo info{};
+    __u32 size = sizeof(info);
+    return bpf_obj_get_info_by_fd(link.get(), &info, &size) == 0 &&
+           info.tcx_ifindex == static_cast<unsigned>(where.ifindex.value);
+}
+
+void drop_link(const std::string& path)
+{
+    // Unpinning is the end of the link unless somebody holds it open; detaching is the end in any case.
+    if (const Fd link(bpf_obj_get(path.c_str())); link) bpf_link_detach(link.get());
+    unlink(path.c_str());
+}
+
 std::optional<Attachment> parse_pin(std::string_view name)
 {
     const auto split = name.rfind('_');
@@ -107,22 +129,37 @@ Attachments::Attachments(nl::Socket& socket, PinDir pins, Map<unsigned, tw_owned
     : socket_(socket), pins_(std::move(pins)), owned_(std::move(owned)), use_tcx_(use_tcx)
 {}
 
-std::string Attachments::pin(const Attachment& where) const
+Result<bool> Attachments::adopt_tcx(const Attachment& where, int program)
 {
-    return pins_.link(std::string(program_name(where.hook)) + "_" + std::to_string(where.ifindex.value));
+    for (const auto& other : pins_.others()) {
+        const std::string path = other.link(pin_name(where));
+        const Fd link(bpf_obj_get(path.c_str()));
+        if (!link || !is_on(link, where)) continue;
+        if (bpf_link_update(link.get(), program, nullptr) != 0) {
+            if (errno == ENOLINK) continue; // the interface went away in between
+            return attach_error(errno, where, "tcx take-over");
+        }
+        // Killed before this, the link is found where it was, by an agent of either version.
+        if (rename(path.c_str(), pins_.link(pin_name(where)).c_str()) != 0)
+            return attach_error(errno, where, "pin of another version");
+        return true;
+    }
+    return false;
 }
 
 Result<> Attachments::attach_tcx(const Attachment& where, int program)
 {
-    const std::string path = pin(where);
+    const std::string path = pins_.link(pin_name(where));
     if (const Fd old(bpf_obj_get(path.c_str())); old) {
-        if (is_attached(where)) {
+        if (is_on(old, where)) {
             if (bpf_link_update(old.get(), program, nullptr) == 0) return Ok{};
             // ENOLINK: the interface went away in between.
             return attach_error(errno == ENOLINK ? ENODEV : errno, where, "tcx update");
         }
         unlink(path.c_str()); // its interface is gone, or somebody detached it
     }
+    TWILL_TRY_AS(adopted, adopt_tcx(where, program));
+    if (adopted) return Ok{};
     const Fd link(
         bpf_link_create(program, where.ifindex.value, is_egress(where.hook) ? kTcxEgress : kTcxIngress, nullptr));
     if (!link) return attach_error(errno, where, "tcx");
@@ -167,6 +204,7 @@ Result<> Attachments::attach(const Attachment& where, const Programs& programs)
     // first.
     if (use_tcx_) {
         TWILL_TRY(attach_tcx(where, program));
+        drop_foreign_tcx(where);
         drop_clsact(where);
     } else {
         TWILL_TRY(attach_clsact(where, program));
@@ -179,10 +217,13 @@ Result<> Attachments::attach(const Attachment& where, const Programs& programs)
 
 void Attachments::drop_tcx(const Attachment& where)
 {
-    const std::string path = pin(where);
-    // Unpinning is the end of the link unless somebody holds it open; detaching is the end in any case.
-    if (const Fd link(bpf_obj_get(path.c_str())); link) bpf_link_detach(link.get());
-    unlink(path.c_str());
+    drop_link(pins_.link(pin_name(where)));
+    drop_foreign_tcx(where);
+}
+
+void Attachments::drop_foreign_tcx(const Attachment& where)
+{
+    for (const auto& other : pins_.others()) drop_link(other.link(pin_name(where)));
 }
 
 void Attachments::drop_clsact(const Attachment& where)
@@ -224,8 +265,11 @@ Result<> Attachments::drop_qdisc(IfIndex ifindex)
 Result<> Attachments::sweep(const std::set<Attachment>& keep, const std::vector<IfIndex>& interfaces)
 {
     std::set<Attachment> candidates = current_;
-    for (const auto& name : pins_.list_links())
-        if (const auto where = parse_pin(name)) candidates.insert(*where);
+    auto schemas = pins_.others();
+    schemas.push_back(pins_);
+    for (const auto& schema : schemas)
+        for (const auto& name : schema.list_links())
+            if (const auto where = parse_pin(name)) candidates.insert(*where);
     for (const auto ifindex : interfaces)
         for (int i = 0; i < TW_HOOK__MAX; ++i)
             if (const Attachment where{static_cast<tw_hook>(i), ifindex}; filter_program(where))
@@ -251,12 +295,8 @@ Result<> Attachments::sweep(const std::set<Attachment>& keep, const std::vector<
 bool Attachments::is_attached(const Attachment& where) const
 {
     if (!use_tcx_) return filter_program(where).has_value();
-    const Fd link(bpf_obj_get(pin(where).c_str()));
-    LinkInfo info{};
-    __u32 size = sizeof(info);
-    // The link of a deleted interface, or one that was detached, has interface 0.
-    return link && bpf_obj_get_info_by_fd(link.get(), &info, &size) == 0 &&
-           info.tcx_ifindex == static_cast<unsigned>(where.ifindex.value);
+    const Fd link(bpf_obj_get(pins_.link(pin_name(where)).c_str()));
+    return link && is_on(link, where);
 }
 
 } // namespace twill

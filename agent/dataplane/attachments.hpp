@@ -25,7 +25,8 @@ struct Attachment {
 };
 
 /// Puts programs on interfaces and takes them off: TCX links pinned below `pins`, or clsact filters of a fixed handle
-/// where the kernel has no TCX. Control thread. Replacing a program is atomic either way. Other people's programs,
+/// where the kernel has no TCX. Control thread. Replacing a program is atomic either way, also one that a twilld of
+/// another map schema attached: its link is updated and its pin moved to ours. Other people's programs,
 /// filters and qdiscs stay: TCX programs go to the tail, a clsact qdisc is removed only if we made it and nothing else
 /// is in it.
 class Attachments {
@@ -56,10 +57,13 @@ public:
 private:
     Result<> attach_tcx(const Attachment& where, int program);
     Result<> attach_clsact(const Attachment& where, int program);
+    /// Links of other schemas there; true: one of them has the program now and is ours.
+    Result<bool> adopt_tcx(const Attachment& where, int program);
     void drop_tcx(const Attachment& where);
+    /// What other schemas have there.
+    void drop_foreign_tcx(const Attachment& where);
     void drop_clsact(const Attachment& where);
     Result<> drop_qdisc(IfIndex ifindex);
-    std::string pin(const Attachment& where) const;
 
     nl::Socket& socket_;
     PinDir pins_;
