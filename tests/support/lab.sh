@@ -215,36 +215,58 @@ lab_down() {
 
 # node_add NODE --segment 1|2
 node_add() {
-	local node=$1 segment=1 ns dir index net4 net6
+	local node=$1 segment=1 net4 net6 index
 	[[ ${2:-} == --segment ]] && segment=$3
-	ns=$(node_ns "$node")
-	dir=$(node_dir "$node")
 	case $segment in
 	1) net4=192.0.2 net6=2001:db8:1: ;;
 	2) net4=198.51.100 net6=2001:db8:2: ;;
 	*) lab_die "segment $segment: 1 or 2" ;;
 	esac
 	index=$((10 + $(lab_nodes | wc -l)))
+	_node_new "$node" "$net4.$index" "$net6:$index"
+	ip -n "$(node_ns "$node")" link add eth0 type veth peer name "$node" netns "twl-$LAB_NAME-switch"
+	_node_wire "$node" "$net4.1" "$net6:1"
+	ip -n "twl-$LAB_NAME-switch" link set dev "$node" master "seg$segment" up
+	_node_kube_proxy "$node"
+}
+
+# node_pair A B: two nodes with one cable between them, no switch, each the other's router. Pairs do not know of each other.
+node_pair() {
+	_node_new "$1" 192.0.2.10 2001:db8:1::10
+	_node_new "$2" 192.0.2.11 2001:db8:1::11
+	ip -n "$(node_ns "$1")" link add eth0 type veth peer name eth0 netns "$(node_ns "$2")"
+	_node_wire "$1" 192.0.2.11 2001:db8:1::11
+	_node_wire "$2" 192.0.2.10 2001:db8:1::10
+	_node_kube_proxy "$1"
+	_node_kube_proxy "$2"
+}
+
+# _node_new NODE IPV4 IPV6: its namespace and its place on disk.
+_node_new() {
+	local ns dir
+	ns=$(node_ns "$1")
+	dir=$(node_dir "$1")
 	mkdir -p "$dir/cni/networks/cbr0" "$dir/cni/results" "$dir/pods"
-	echo "$net4.$index" >"$dir/ip4"
-	echo "$net6:$index" >"$dir/ip6"
+	echo "$2" >"$dir/ip4"
+	echo "$3" >"$dir/ip6"
 	_lab_netns "$ns"
 	# What a Kubernetes node on Debian has; accept_dad saves the second that IPv6 addresses would wait.
 	_lab_sysctl "$ns" ipv4/ip_forward=1 ipv6/conf/all/forwarding=1 ipv6/conf/default/forwarding=1 \
 		ipv4/conf/all/rp_filter=1 ipv4/conf/default/rp_filter=1 \
 		ipv6/conf/all/accept_dad=0 ipv6/conf/default/accept_dad=0
 	_lab_bridge_nf "$ns" 1
-	ip -n "$ns" -batch - <<-END
+}
+
+# _node_wire NODE ROUTER4 ROUTER6: addresses and default routes on its eth0.
+_node_wire() {
+	ip -n "$(node_ns "$1")" -batch - <<-END
 		link set dev lo up
-		link add eth0 type veth peer name $node netns twl-$LAB_NAME-switch
 		link set dev eth0 up
-		addr add $net4.$index/24 dev eth0
-		addr add $net6:$index/64 dev eth0 nodad
-		route add default via $net4.1 dev eth0
-		route add default via $net6:1 dev eth0
+		addr add $(node_ip "$1" 4)/24 dev eth0
+		addr add $(node_ip "$1" 6)/64 dev eth0 nodad
+		route add default via $2 dev eth0
+		route add default via $3 dev eth0
 	END
-	ip -n "twl-$LAB_NAME-switch" link set dev "$node" master "seg$segment" up
-	_node_kube_proxy "$node"
 }
 
 # The rule of kube-proxy that drops what conntrack finds invalid: half-seen flows die of it.
