@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <vector>
@@ -22,6 +23,7 @@ namespace {
 constexpr std::uint8_t kAddrGenNone = 1;   // IN6_ADDR_GEN_MODE_NONE
 constexpr std::uint16_t kPermanent = 0x80; // NUD_PERMANENT
 constexpr std::uint32_t kMetric6 = 1024;   // what IPv6 makes of no metric (IP6_RT_PRIO_USER)
+constexpr unsigned kIpv6MinMtu = 1280;     // RFC 8200, 5
 constexpr unsigned kEthernet = 1;          // ARPHRD_ETHER
 
 bool is_ours(const nl::Link& link) { return link.alias == kOverlayAlias || link.group == nl::kUnfinishedGroup; }
@@ -55,14 +57,16 @@ Result<> check(const OverlaySpec& spec)
 }
 
 // Writes a sysctl of our own device when it is there and has another value.
-Result<> set_device_sysctl(const std::string& device, const char* name, char value)
+Result<> set_device_sysctl(const std::string& device, const char* name, const std::string& value)
 {
     const std::string path = "/proc/sys/net/ipv6/conf/" + device + "/" + name;
-    char now = 0;
+    std::array<char, 16> now{};
     const Fd reading{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
-    if (!reading || ::read(reading.get(), &now, 1) != 1 || now == value) return Ok{}; // no IPv6 here, or nothing to do
+    const ssize_t got = reading ? ::read(reading.get(), now.data(), now.size()) : -1;
+    if (got < 1) return Ok{}; // no IPv6 here
+    if (std::string_view{now.data(), static_cast<std::size_t>(got)} == value + "\n") return Ok{};
     const Fd writing{::open(path.c_str(), O_WRONLY | O_CLOEXEC)};
-    if (!writing || ::write(writing.get(), &value, 1) != 1) {
+    if (!writing || ::write(writing.get(), value.data(), value.size()) != static_cast<ssize_t>(value.size())) {
         const int code = errno;
         return Error{code, "sysctl " + path + ": " + std::strerror(code)};
     }
@@ -127,8 +131,8 @@ Result<> settle(nl::Socket& socket, const nl::Link& link, const OverlaySpec& spe
     if (link.mtu != device_mtu(spec)) TWILL_TRY(nl::set_mtu(socket, link.index, device_mtu(spec)));
     if (spec.kind == OverlayKind::veth && (link.flags & IFF_NOARP) == 0) TWILL_TRY(nl::set_noarp(socket, link.index));
     if (link.addr_gen_mode != kAddrGenNone) TWILL_TRY(nl::set_addr_gen_none(socket, link.index));
-    TWILL_TRY(set_device_sysctl(link.name, "accept_ra", '0'));
-    if (spec.family.v6) TWILL_TRY(set_device_sysctl(link.name, "disable_ipv6", '0'));
+    TWILL_TRY(set_device_sysctl(link.name, "accept_ra", "0"));
+    if (spec.family.v6) TWILL_TRY(set_device_sysctl(link.name, "disable_ipv6", "0"));
     if (!link.is_up()) TWILL_TRY(nl::set_up(socket, link.index));
     return Ok{};
 }
@@ -143,7 +147,13 @@ Result<> settle_device(nl::Socket& socket, const nl::Link& link, const OverlaySp
     }
     auto settled = settle(socket, link, spec);
     if (!settled && settled.error().code == EADDRINUSE) return port_taken(socket, spec);
-    return settled;
+    if (!settled) return settled;
+    // The device's MTU is the larger one, of IPv4. The kernel forwards IPv6 by the interface's own MTU, not by the
+    // route's, and would tell a pod one that is too large. It forgets the value when a device gets its carrier: a pair
+    // does so later.
+    if (spec.kind == OverlayKind::vxlan && spec.family.v6 && spec.family.v6->mtu >= kIpv6MinMtu)
+        return set_device_sysctl(link.name, "mtu", std::to_string(spec.family.v6->mtu));
+    return Ok{};
 }
 
 Result<IfIndex> ensure_device(nl::Socket& socket, const OverlaySpec& spec)

@@ -92,6 +92,7 @@ TEST_CASE("overlay: the device, its addresses, routes and neighbours are there, 
         CHECK(contains(neighbours, "169.254.116.1 lladdr 02:74:77:6c:00:01 PERMANENT"));
         CHECK(contains(neighbours, "fe80::74:1 lladdr 02:74:77:6c:00:01 PERMANENT"));
         CHECK(output("cat /proc/sys/net/ipv6/conf/twill0/accept_ra") == "0\n");
+        if (kind == OverlayKind::vxlan) CHECK(output("cat /proc/sys/net/ipv6/conf/twill0/mtu") == "1430\n");
     }
 }
 
