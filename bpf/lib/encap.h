@@ -217,6 +217,10 @@ static __always_inline int tw_encap(struct __sk_buff *skb, struct tw_pkt *pkt, c
 	__u16 sport, id;
 	void *outer;
 
+	/* Ethernet padding of a short packet ends here, as it would in the stack; the overlay device would send it on.
+	 */
+	if (skb->len > ETH_HLEN + inner_len && bpf_skb_change_tail(skb, ETH_HLEN + inner_len, 0))
+		return TW_STACK(KERNEL_ENCAP);
 	/* Without ENCAP_L2_ETH (before 5.13) GSO would segment the inner frame wrongly. A flannel peer wants a UDP
 	 * checksum on IPv6, which no helper keeps right over segmentation. */
 	if (!tw_cfg.encap_l2_eth || (pkt->v6 && !peer->zero_csum6))
@@ -231,9 +235,6 @@ static __always_inline int tw_encap(struct __sk_buff *skb, struct tw_pkt *pkt, c
 		return TW_STACK(KERNEL_ENCAP);
 	sport = tw_flow_sport(bpf_get_hash_recalc(skb));
 	by_route = !forward && !tw_neigh_is_known(skb, peer, pkt->v6);
-	/* Ethernet padding of a short packet ends here, as it would in the stack. */
-	if (skb->len > ETH_HLEN + inner_len && bpf_skb_change_tail(skb, ETH_HLEN + inner_len, 0))
-		return TW_STACK(KERNEL_ENCAP);
 
 	ret = (int)bpf_skb_adjust_room(skb, (__s32)room, BPF_ADJ_ROOM_MAC, flags);
 	if (ret == -TW_EALREADY)
