@@ -16,9 +16,12 @@ static __always_inline int tw_admit(struct __sk_buff *skb)
 	__u32 stats = 0;
 	int ret;
 
+	/* A flannel overlay carries IP only. The kernel has taken an inner VLAN tag off. */
+	if (skb->vlan_present)
+		return TW_DROP(BAD_VXLAN);
 	ret = tw_parse_l3(skb, (__be16)skb->protocol, ETH_HLEN, &pkt);
 	if (ret)
-		return ret > 0 ? TW_DROP(BAD_VXLAN) : ret; /* a flannel overlay carries IP only */
+		return ret > 0 ? TW_DROP(BAD_VXLAN) : ret;
 	ret = tw_check_overlay(skb, &pkt, &stats);
 	if (ret == TW_STACK(VERIFIED)) {
 		/* What tw_from_wire sends here carries our MAC; what tw_from_host sent round, that of the overlay's
