@@ -70,7 +70,8 @@ void print_error(const char* who, const Error& error)
     if (::getppid() != client) ::_exit(1);
     auto result = enter(options.to, options.server_cpu);
     if (result) result = load.serve(options, shared);
-    if (!result) print_error("server", result.error());
+    const bool client_left = !result && (result.error().code == ECONNRESET || result.error().code == EPIPE);
+    if (!result && !client_left) print_error("server", result.error());
     ::_exit(result ? 0 : 1);
 }
 

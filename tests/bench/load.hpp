@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cstdint>
 #include <span>
@@ -57,6 +58,20 @@ Result<> repeat_for(double seconds, Step step)
         TWILL_TRY(step());
     } while (Clock::now() < end);
     return Ok{};
+}
+
+/// The same, and longer where nothing arrived: on a busy machine the server may not have had its turn.
+template <typename Step>
+Result<Moment> repeat_until_delivered(double seconds, const Shared& shared, Step step)
+{
+    constexpr double kLimit_s = 10;
+    const Moment start = now(shared);
+    for (;;) {
+        TWILL_TRY(repeat_for(seconds, step));
+        const Moment end = now(shared);
+        if (end.delivered > start.delivered) return end;
+        if (seconds_between(start, end) > kLimit_s) return Error{ETIMEDOUT, "nothing arrived in 10 s"};
+    }
 }
 
 Error system_error(const std::string& act);

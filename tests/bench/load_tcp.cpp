@@ -96,10 +96,8 @@ Result<Values> measure_stream(const Options& options, Shared& shared)
     };
     TWILL_TRY(repeat_for(options.warmup_s, send_chunk));
     const Moment start = now(shared);
-    TWILL_TRY(repeat_for(options.seconds, send_chunk));
-    const Moment end = now(shared);
+    TWILL_TRY_AS(end, repeat_until_delivered(options.seconds, shared, send_chunk));
     const double bytes = static_cast<double>(end.delivered - start.delivered);
-    if (bytes <= 0) return Error{ETIMEDOUT, "stream: nothing arrived"};
     return Values{{"tcp_stream", bytes * 8e-9 / seconds_between(start, end)},
                   {"cpu_per_gb", (end.busy_s - start.busy_s) / (bytes * 1e-9)}};
 }

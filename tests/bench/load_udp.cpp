@@ -51,11 +51,9 @@ Result<Values> measure_udp(const Options& options, Shared& shared)
     TWILL_TRY(repeat_for(options.warmup_s, send_some));
     const auto before = sent;
     const Moment start = now(shared);
-    TWILL_TRY(repeat_for(options.seconds, send_some));
-    const Moment end = now(shared);
+    TWILL_TRY_AS(end, repeat_until_delivered(options.seconds, shared, send_some));
     const double offered = static_cast<double>(sent - before);
     const double delivered = static_cast<double>(end.delivered - start.delivered);
-    if (delivered <= 0) return Error{ETIMEDOUT, "udp: nothing arrived"};
     const double loss = 1 - delivered / offered;
     return Values{{"udp" + std::to_string(options.size_bytes), delivered / seconds_between(start, end)},
                   {"loss", loss > 0 ? loss : 0}};

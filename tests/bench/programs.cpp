@@ -19,9 +19,8 @@ using namespace twill::test;
 
 namespace {
 
-constexpr unsigned kPeers[] = {10, 1000, 10000};
-
 struct Options {
+    std::vector<unsigned> peers = {10, 1000, 10000}; ///< in each family
     unsigned rounds = 15;
     unsigned runs = 500;  ///< of each path in a round
     unsigned active = 10; ///< peers that the traffic goes to and comes from, spread over all; the same at every size
@@ -169,7 +168,7 @@ using Table = std::map<std::size_t, std::map<unsigned, double>>; ///< path -> pe
 Result<Table> run(const Options& options)
 {
     std::map<unsigned, Bed> beds;
-    for (const unsigned peers : kPeers) {
+    for (const unsigned peers : options.peers) {
         TWILL_TRY_AS(bed, make_bed(peers, options));
         beds.emplace(peers, std::move(bed));
     }
@@ -179,7 +178,7 @@ Result<Table> run(const Options& options)
     std::map<std::size_t, std::map<unsigned, std::vector<double>>> samples;
     for (unsigned round = 0; round <= options.rounds; ++round)
         for (std::size_t i = 0; i < all.size(); ++i)
-            for (const unsigned peers : kPeers) {
+            for (const unsigned peers : options.peers) {
                 const double ns = measure(beds.at(peers), all[i], i, options.runs);
                 if (round > 0) samples[i][peers].push_back(ns); // round 0 fills flow maps and caches
             }
@@ -189,16 +188,19 @@ Result<Table> run(const Options& options)
     return table;
 }
 
-void print_text(const Table& table)
+/// What the most peers cost against the fewest.
+double growth(const std::map<unsigned, double>& ns) { return ns.rbegin()->second / ns.begin()->second; }
+
+void print_text(const Table& table, const Options& options)
 {
     const auto all = paths();
     fmt::print("ns per packet, median of rounds\n{:<16}{:<26}{:<7}", "program", "path", "family");
-    for (const unsigned peers : kPeers) fmt::print("{:>8} peers", peers);
-    fmt::print("{:>15}\n", "10,000 / 10");
+    for (const unsigned peers : options.peers) fmt::print("{:>8} peers", peers);
+    fmt::print("{:>15}\n", "most / fewest");
     for (const auto& [i, ns] : table) {
         fmt::print("{:<16}{:<26}{:<7}", to_string(all[i].program), all[i].name, to_string(all[i].family));
-        for (const unsigned peers : kPeers) fmt::print("{:>14.0f}", ns.at(peers));
-        fmt::print("{:>15.2f}\n", ns.at(10000) / ns.at(10));
+        for (const unsigned peers : options.peers) fmt::print("{:>14.0f}", ns.at(peers));
+        fmt::print("{:>15.2f}\n", growth(ns));
     }
 }
 
@@ -211,18 +213,33 @@ void print_json(const Table& table, const Options& options)
         nlohmann::json row = {{"program", to_string(all[i].program)},
                               {"path", all[i].name},
                               {"family", std::string(to_string(all[i].family))},
-                              {"ratio", ns.at(10000) / ns.at(10)}};
-        for (const unsigned peers : kPeers) row["ns"][std::to_string(peers)] = ns.at(peers);
+                              {"ratio", growth(ns)}};
+        for (const unsigned peers : options.peers) row["ns"][std::to_string(peers)] = ns.at(peers);
         out["rows"].push_back(row);
     }
     fmt::print("{}\n", out.dump(2));
 }
 
-constexpr const char* kHelp = "usage: bench_programs [--json] [--rounds N] [--runs N] [--active N]\n"
-                              "Cost per packet of every program at 10, 1,000 and 10,000 peers in each family.\n"
-                              "  --rounds N  interleaved rounds, the median of which is shown (15)\n"
-                              "  --runs N    packets per path in a round (500)\n"
-                              "  --active N  peers that the traffic is spread over (10), the same at every size\n";
+constexpr const char* kHelp = "usage: bench_programs [--json] [--peers N,N,...] [--rounds N] [--runs N] [--active N]\n"
+                              "Cost per packet of every program, and how it grows with the number of peers.\n"
+                              "  --peers N,...  peers in each family (10,1000,10000), at most 15,000\n"
+                              "  --rounds N     interleaved rounds, the median of which is shown (15)\n"
+                              "  --runs N       packets per path in a round (500)\n"
+                              "  --active N     peers that the traffic is spread over (10), the same at every size\n";
+
+/// "10,1000": numbers that make sense as peers; empty when one does not.
+std::vector<unsigned> parse_peers(const char* text)
+{
+    std::vector<unsigned> peers;
+    for (;;) {
+        char* end = nullptr;
+        const unsigned long number = std::strtoul(text, &end, 10);
+        if (end == text || number == 0 || number > 15000 || (*end != ',' && *end != 0)) return {};
+        peers.push_back(static_cast<unsigned>(number));
+        if (*end == 0) return peers;
+        text = end + 1;
+    }
+}
 
 } // namespace
 
@@ -238,6 +255,9 @@ int main(int argc, char** argv)
         if (number != nullptr && i + 1 < argc) {
             *number = static_cast<unsigned>(std::strtoul(argv[++i], nullptr, 10));
             if (*number > 0) continue;
+        } else if (arg == "--peers" && i + 1 < argc) {
+            options.peers = parse_peers(argv[++i]);
+            if (!options.peers.empty()) continue;
         } else if (arg == "--json") {
             options.json = true;
             continue;
@@ -254,6 +274,6 @@ int main(int argc, char** argv)
         fmt::print(stderr, "bench_programs: {}: {}\n", table.error().what, std::strerror(table.error().code));
         return 1;
     }
-    options.json ? print_json(*table, options) : print_text(*table);
+    options.json ? print_json(*table, options) : print_text(*table, options);
     return 0;
 }
