@@ -14,7 +14,7 @@ static __always_inline int tw_admit(struct __sk_buff *skb)
 	const struct ethhdr *eth;
 	struct tw_pkt pkt;
 	__u32 stats = 0;
-	int ret;
+	int ret, l4;
 
 	/* A flannel overlay carries IP only. The kernel has taken an inner VLAN tag off. */
 	if (skb->vlan_present)
@@ -40,7 +40,8 @@ static __always_inline int tw_admit(struct __sk_buff *skb)
 	tw_count_rx(stats, pkt.l3_len);
 
 	/* Such a packet of a flow that the programs carry must not meet conntrack, which has not seen the others. */
-	ret = tw_choose_endpoint(skb, &pkt, tw_in_cluster(&pkt.src), 0, &endpoint);
+	l4 = tw_parse_l4_all(skb, &pkt);
+	ret = tw_choose_endpoint(skb, &pkt, l4, tw_in_cluster(&pkt.src), 0, &endpoint);
 	if (ret)
 		return ret;
 	return endpoint ? tw_into_pod(skb, &pkt, endpoint) : TW_STACK(TO_STACK);

@@ -49,14 +49,11 @@ static __always_inline int tw_check_forged(struct __sk_buff *skb, const struct t
 }
 
 /* To a pod of this node. A frame that carries the pod's own MAC was bridged, so nobody routes it and its TTL stays. */
-static __always_inline int tw_to_local(struct __sk_buff *skb, struct tw_pkt *pkt)
+static __always_inline int tw_to_local(struct __sk_buff *skb, struct tw_pkt *pkt, const struct tw_endpoint *endpoint)
 {
-	struct tw_endpoint *endpoint = tw_endpoint_lookup(&pkt->dst);
 	const struct ethhdr *eth;
 	int ret;
 
-	if (!endpoint)
-		return TW_STACK(NO_ENDPOINT);
 	ret = tw_endpoint_check(skb, endpoint, 0);
 	if (ret)
 		return ret;
@@ -87,12 +84,61 @@ static __always_inline int tw_to_peer(struct __sk_buff *skb, struct tw_pkt *pkt,
 	return ret;
 }
 
+/* May the pod send it, and where does it go? On 0 `slot` holds the answer. `l4` is what tw_parse_l4() said. */
+static __always_inline int tw_judge(struct __sk_buff *skb, const struct tw_pkt *pkt, int l4, struct tw_cached *slot,
+				    const struct tw_basis *basis)
+{
+	struct tw_endpoint *source, *endpoint;
+	struct tw_peer *peer;
+	int ret, local;
+
+	ret = tw_check_forged(skb, pkt);
+	if (ret)
+		return ret;
+	if (skb->vlan_present || skb->pkt_type == PACKET_BROADCAST || skb->pkt_type == PACKET_MULTICAST)
+		return TW_STACK(NOT_IP);
+
+	source = tw_endpoint_lookup(&pkt->src);
+	if (!source || source->ifindex != skb->ifindex) {
+		if (tw_in_own_pods(&pkt->src))
+			tw_report_claim(skb, pkt);
+		return TW_STACK(NEW_SOURCE);
+	}
+	/* Its replies come through the stack, and its own qdisc may sit behind us. */
+	if (source->shaped)
+		return TW_STACK(SHAPED);
+	local = tw_in_own_pods(&pkt->dst);
+	peer = local ? 0 : tw_peer_lookup(&pkt->dst, pkt->v6);
+	if (!local && !peer)
+		return TW_STACK(NOT_POD);
+	if (!tw_cfg.fast)
+		return TW_STACK(FAST_OFF);
+	if (l4)
+		return l4;
+	if (pkt->odd)
+		return TW_STACK(NOT_IP) - TW_R_NOT_IP + pkt->odd;
+	ret = tw_flow_check(skb, pkt);
+	if (ret)
+		return ret;
+	if (local) {
+		endpoint = tw_endpoint_lookup(&pkt->dst);
+		if (!endpoint)
+			return TW_STACK(NO_ENDPOINT);
+		slot->endpoint = *endpoint;
+	} else {
+		slot->peer = *peer;
+	}
+	slot->local = (__u8)local;
+	tw_cache_store(slot, basis, skb->ifindex, pkt, 0);
+	return 0;
+}
+
 static __always_inline int tw_route(struct __sk_buff *skb)
 {
-	struct tw_endpoint *source;
-	struct tw_peer *peer;
+	struct tw_cached *slot;
+	struct tw_basis basis;
 	struct tw_pkt pkt;
-	int ret, local;
+	int ret, l4;
 
 	/* The kernel takes priority tags (VLAN 0) off behind us, one after the other. */
 	if (skb->vlan_present && !(skb->vlan_tci & 0xfff) &&
@@ -101,38 +147,18 @@ static __always_inline int tw_route(struct __sk_buff *skb)
 	ret = tw_parse_l3(skb, (__be16)skb->protocol, ETH_HLEN, &pkt);
 	if (ret)
 		return ret;
-	ret = tw_check_forged(skb, &pkt);
-	if (ret)
-		return ret;
-	if (skb->vlan_present || skb->pkt_type == PACKET_BROADCAST || skb->pkt_type == PACKET_MULTICAST)
-		return TW_STACK(NOT_IP);
-
-	source = tw_endpoint_lookup(&pkt.src);
-	if (!source || source->ifindex != skb->ifindex) {
-		if (tw_in_own_pods(&pkt.src))
-			tw_report_claim(skb, &pkt);
-		return TW_STACK(NEW_SOURCE);
+	l4 = tw_parse_l4_all(skb, &pkt);
+	basis = tw_cache_basis(&pkt);
+	slot = tw_cache_slot(&pkt);
+	if (!slot)
+		return TW_DROP(KERNEL_ERROR);
+	if (!tw_cfg.fast || l4 || skb->vlan_present || skb->pkt_type == PACKET_BROADCAST ||
+	    skb->pkt_type == PACKET_MULTICAST || !tw_cache_hit(slot, &basis, skb->ifindex, &pkt, 0)) {
+		ret = tw_judge(skb, &pkt, l4, slot, &basis);
+		if (ret)
+			return ret;
 	}
-	/* Its replies come through the stack, and its own qdisc may sit behind us. */
-	if (source->shaped)
-		return TW_STACK(SHAPED);
-	local = tw_in_own_pods(&pkt.dst);
-	peer = local ? 0 : tw_peer_lookup(&pkt.dst, pkt.v6);
-	if (!local && !peer)
-		return TW_STACK(NOT_POD);
-	if (!tw_cfg.fast)
-		return TW_STACK(FAST_OFF);
-	if (pkt.odd)
-		return TW_STACK(NOT_IP) - TW_R_NOT_IP + pkt.odd;
-	ret = tw_parse_l4(skb, &pkt);
-	if (ret)
-		return ret;
-	if (pkt.odd)
-		return TW_STACK(NOT_IP) - TW_R_NOT_IP + pkt.odd;
-	ret = tw_flow_check(skb, &pkt);
-	if (ret)
-		return ret;
-	return local ? tw_to_local(skb, &pkt) : tw_to_peer(skb, &pkt, peer);
+	return slot->local ? tw_to_local(skb, &pkt, &slot->endpoint) : tw_to_peer(skb, &pkt, &slot->peer);
 }
 
 SEC("tc")

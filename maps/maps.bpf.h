@@ -39,6 +39,16 @@ TW_MAP(tw_endpoints, BPF_MAP_TYPE_HASH, struct tw_addr, struct tw_endpoint, TW_E
 /* Flow -> who carries it. Written and read by the programs; agent and users only look. */
 TW_MAP(tw_flows_tcp, BPF_MAP_TYPE_LRU_HASH, struct tw_flow, struct tw_flow_state, TW_FLOWS_TCP_MAX, 0);
 TW_MAP(tw_flows_any, BPF_MAP_TYPE_LRU_HASH, struct tw_flow, struct tw_flow_state, TW_FLOWS_ANY_MAX, 0);
+/* Direct-mapped, by a hash of the packet: what tw_from_pod and tw_from_wire found out about a flow, so that its next
+ * packet costs no other look-up. Written and read by them. */
+TW_MAP(tw_flow_cache, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct tw_cached, TW_CACHED_MAX, 0);
+/* By a hash of the flow: how often a flow became the stack's. Written by the programs; a change ends what is cached of
+ * it on every CPU. */
+TW_MAP(tw_flow_gen, BPF_MAP_TYPE_ARRAY, __u32, __u32, TW_GENS_MAX, 0);
+/* One entry, never the same value twice: whoever has changed peers, nodes, prefixes, endpoints or the programs'
+ * configuration, or has written into the flow maps, stores another, which ends all that is cached. Written by the agent
+ * (CLOCK_MONOTONIC, ns); 0: nothing may be cached. */
+TW_MAP(tw_epoch, BPF_MAP_TYPE_ARRAY, __u32, __u64, 1, 0);
 /* Claimed address -> when it was last reported (CLOCK_MONOTONIC, ns). Written and read by tw_from_pod. */
 TW_MAP(tw_claims, BPF_MAP_TYPE_LRU_HASH, struct tw_claim, __u64, TW_CLAIMS_MAX, 0);
 /* enum tw_reason -> packets, by hook. Written by the programs, read by status, drops and metrics. */

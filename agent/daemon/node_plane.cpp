@@ -167,7 +167,7 @@ Result<> Node::load_programs()
             attachments_->forget(where);
             stale_.endpoints = true;
         }
-    return Ok{};
+    return dataplane_->end_cached(); // found out under the constants before
 }
 
 void Node::take_over()

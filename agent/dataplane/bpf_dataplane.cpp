@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 
 #include "maps/codec.hpp"
 
@@ -95,6 +96,7 @@ Result<BpfDataplane> BpfDataplane::open(const PinDir& pins)
     TWILL_TRY(into(dataplane.prefixes_map_, "tw_prefixes"));
     TWILL_TRY(into(dataplane.endpoints_, "tw_endpoints"));
     TWILL_TRY(into(dataplane.stats_, "tw_peer_stats"));
+    TWILL_TRY(into(dataplane.epoch_, "tw_epoch"));
     dataplane.stats_taken_.assign(2 * TW_PEERS_MAX, false);
     return dataplane;
 }
@@ -131,6 +133,7 @@ Result<Peers> BpfDataplane::read_peers()
         if (!node) incomplete.push_back(pods);
     }
     for (const auto& pods : incomplete) peers.erase(pods);
+    TWILL_TRY(end_cached()); // an agent that died may have changed something and not said so
     return peers;
 }
 
@@ -179,7 +182,22 @@ Result<> BpfDataplane::announce_length(const Cidr& pods)
     return write_prefixes(prefixes);
 }
 
-Result<> BpfDataplane::put_peer(const Peer& peer)
+Result<> BpfDataplane::end_cached() const
+{
+    return epoch_.put(0, static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count()));
+}
+
+/// For the end of every change, also of one that failed half-way.
+Result<> BpfDataplane::changed(const Result<>& change) const
+{
+    auto ended = end_cached();
+    return change ? ended : change;
+}
+
+Result<> BpfDataplane::put_peer(const Peer& peer) { return changed(write_peer(peer)); }
+Result<> BpfDataplane::del_peer(const Cidr& pods) { return changed(erase_peer(pods)); }
+
+Result<> BpfDataplane::write_peer(const Peer& peer)
 {
     const auto known = slots_.find(peer.pods);
     Slot slot;
@@ -221,7 +239,7 @@ Result<> BpfDataplane::forget_node(const Ip& node, const Cidr& pods)
     return nodes_.del(to_abi(node));
 }
 
-Result<> BpfDataplane::del_peer(const Cidr& pods)
+Result<> BpfDataplane::erase_peer(const Cidr& pods)
 {
     const auto known = slots_.find(pods);
     if (known == slots_.end()) return Ok{};
@@ -255,9 +273,9 @@ Result<> BpfDataplane::put_endpoint(const Endpoint& endpoint)
     to_abi(endpoint.mac, value.mac);
     to_abi(endpoint.host_mac, value.host_mac);
     value.shaped = endpoint.shaped ? 1 : 0;
-    return endpoints_.put(to_abi(endpoint.ip), value);
+    return changed(endpoints_.put(to_abi(endpoint.ip), value));
 }
 
-Result<> BpfDataplane::del_endpoint(const Ip& ip) { return endpoints_.del(to_abi(ip)); }
+Result<> BpfDataplane::del_endpoint(const Ip& ip) { return changed(endpoints_.del(to_abi(ip))); }
 
 } // namespace twill

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <vector>
 
@@ -24,6 +25,9 @@ public:
     Result<> del_peer(const Cidr& pods) override;
     Result<> put_endpoint(const Endpoint& endpoint) override;
     Result<> del_endpoint(const Ip& ip) override;
+    /// Ends what programs have cached (tw_epoch). The functions above do it; for whoever changes something else that
+    /// findings rest on, such as the programs' configuration.
+    Result<> end_cached() const;
 
 private:
     /// What is known of one programmed peer beside its value.
@@ -42,6 +46,9 @@ private:
     };
 
     BpfDataplane() = default;
+    Result<> changed(const Result<>& change) const;
+    Result<> write_peer(const Peer& peer);
+    Result<> erase_peer(const Cidr& pods);
     Result<unsigned> take_stats();
     /// Makes sure that programs look for prefixes of this length.
     Result<> announce_length(const Cidr& pods);
@@ -54,6 +61,7 @@ private:
     Map<unsigned, tw_prefixes> prefixes_map_;
     Map<tw_addr, tw_endpoint> endpoints_;
     PerCpuArray<tw_peer_stats> stats_;
+    Map<unsigned, std::uint64_t> epoch_;
     std::map<Cidr, Slot> slots_;
     std::vector<bool> stats_taken_;
     tw_prefixes prefixes_{};

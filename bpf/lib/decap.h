@@ -97,18 +97,55 @@ static __always_inline int tw_strip(struct __sk_buff *skb, __u32 room)
 	return (int)bpf_skb_adjust_room(skb, -(__s32)room, BPF_ADJ_ROOM_MAC, flags);
 }
 
+/* The packet inside, from the node `outer`: who sent it, and where does it go? On 0 `*to_pod` tells whether to
+ * slot->endpoint, and slot->stats is the sender's. `tos` and `whole` are what the caller found out: the inner TOS or a
+ * drop, and whether we can decapsulate it. */
+static __always_inline int tw_judge_inner(struct __sk_buff *skb, const struct tw_pkt *pkt, int l4,
+					  const struct tw_addr *outer, const struct tw_mac *smac, int tos, int whole,
+					  __s32 len_diff, struct tw_cached *slot, const struct tw_basis *basis,
+					  int *to_pod)
+{
+	struct tw_endpoint *endpoint;
+	__u32 stats = 0;
+	int ret;
+
+	ret = tw_check_sender(outer, smac, &pkt->src, pkt->v6, &stats);
+	if (ret)
+		return ret;
+	if (tos < 0)
+		return tos;
+	if (!whole)
+		return tw_kernel_decap();
+	ret = tw_check_nested(skb, pkt);
+	if (ret)
+		return ret;
+	ret = tw_choose_endpoint(skb, pkt, l4, tw_in_cluster(&pkt->src), len_diff, &endpoint);
+	if (ret)
+		return ret;
+	tw_cache_store(slot, basis, skb->ifindex, pkt, outer);
+	/* That a node which we do not know may pass depends on more than the cache holds. */
+	if (!endpoint || !bpf_map_lookup_elem(&tw_nodes, outer))
+		slot->epoch = 0;
+	slot->stats = stats;
+	*to_pod = endpoint != 0;
+	if (endpoint)
+		slot->endpoint = *endpoint;
+	return 0;
+}
+
 /* VXLAN for this node; `outer` is parsed up to the network layer and tw_is_tunnel() said 0, so it has no options. */
 static __always_inline int tw_decap(struct __sk_buff *skb, const struct tw_pkt *outer)
 {
 	__u32 room = outer->v6 ? sizeof(struct tw_outer_v6) : sizeof(struct tw_outer_v4);
 	__be16 h_proto = outer->v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
 	const struct tw_outer_tail *tail;
-	struct tw_endpoint *endpoint;
-	__u32 stats = 0, udp_len;
+	struct tw_cached *slot;
+	__u32 udp_len;
 	struct tw_vxlan vxlan;
+	struct tw_basis basis;
 	struct tw_pkt pkt;
 	struct tw_mac smac;
-	int ret, tos;
+	int ret, l4, tos, whole, to_pod = 1;
 
 	tail = tw_header(skb, ETH_HLEN + room - sizeof(*tail), sizeof(*tail));
 	if (!tail)
@@ -126,33 +163,31 @@ static __always_inline int tw_decap(struct __sk_buff *skb, const struct tw_pkt *
 	ret = tw_parse_l3(skb, h_proto, ETH_HLEN + room, &pkt);
 	if (ret)
 		return ret;
-	ret = tw_check_sender(&outer->src, &smac, &pkt.src, pkt.v6, &stats);
-	if (ret)
-		return ret;
 	tos = tw_ecn_decap(outer->tos, pkt.tos);
-	if (tos < 0)
-		return tos;
-
 	/* Before 7.3 no helper takes the tunnel's GSO type off: TCP is right all the same, segments of anything else
 	 * would be lost. Lengths that contradict each other are the kernel's to judge. */
-	if ((skb->gso_size && pkt.proto != IPPROTO_TCP) || pkt.l3_len + room != outer->l3_len ||
-	    udp_len + (outer->l4_off - outer->l3_off) != outer->l3_len)
-		return tw_kernel_decap();
-	ret = tw_check_nested(skb, &pkt);
-	if (ret)
-		return ret;
-	ret = tw_choose_endpoint(skb, &pkt, tw_in_cluster(&pkt.src), -(__s32)room, &endpoint);
-	if (ret)
-		return ret;
+	whole = !(skb->gso_size && pkt.proto != IPPROTO_TCP) && pkt.l3_len + room == outer->l3_len &&
+		udp_len + (outer->l4_off - outer->l3_off) == outer->l3_len;
+	l4 = tw_parse_l4_all(skb, &pkt);
+	basis = tw_cache_basis(&pkt);
+	slot = tw_cache_slot(&pkt);
+	if (!slot)
+		return TW_DROP(KERNEL_ERROR);
+	if (tos < 0 || !whole || l4 || !tw_endpoint_cached(skb, slot, &basis, &pkt, &outer->src, -(__s32)room)) {
+		ret = tw_judge_inner(skb, &pkt, l4, &outer->src, &smac, tos, whole, -(__s32)room, slot, &basis,
+				     &to_pod);
+		if (ret)
+			return ret;
+	}
 
-	tw_count_rx(stats, pkt.l3_len);
+	tw_count_rx(slot->stats, pkt.l3_len);
 	if (tw_strip(skb, room))
 		return TW_DROP(KERNEL_ERROR);
 	if (tw_cfg.gbp && vxlan.flags & bpf_htonl((__u32)TW_VXLAN_GROUP << 24))
 		skb->mark = bpf_ntohl(vxlan.flags) & 0xffff;
 	if (tos != pkt.tos && tw_store_ecn(skb, &pkt, ETH_HLEN, (__u8)tos))
 		return TW_DROP(KERNEL_ERROR);
-	return endpoint ? tw_into_pod(skb, &pkt, endpoint) : tw_into_stack(skb, &smac);
+	return to_pod ? tw_into_pod(skb, &pkt, &slot->endpoint) : tw_into_stack(skb, &smac);
 }
 
 /* A packet to a pod of ours without outer headers: only from a peer that we reach the same way. An outside client's
@@ -160,25 +195,40 @@ static __always_inline int tw_decap(struct __sk_buff *skb, const struct tw_pkt *
 static __always_inline int tw_receive_direct(struct __sk_buff *skb, struct tw_pkt *pkt)
 {
 	struct tw_endpoint *endpoint;
-	struct tw_peer *peer;
 	const struct ethhdr *eth;
+	struct tw_cached *slot;
+	struct tw_basis basis;
+	struct tw_peer *peer;
 	struct tw_mac smac;
-	int ret;
+	int ret, l4;
 
 	if (!tw_in_own_pods(&pkt->dst))
 		return TW_STACK(NOT_OURS);
+	l4 = tw_parse_l4_all(skb, pkt);
+	basis = tw_cache_basis(pkt);
+	slot = tw_cache_slot(pkt);
+	if (!slot)
+		return TW_DROP(KERNEL_ERROR);
+	if (!l4 && tw_endpoint_cached(skb, slot, &basis, pkt, 0, 0)) {
+		tw_count_rx(slot->stats, pkt->l3_len);
+		return tw_into_pod(skb, pkt, &slot->endpoint);
+	}
 	peer = tw_peer_lookup(&pkt->src, pkt->v6);
 	if (!peer || peer->mode != TW_MODE_DIRECT)
 		return TW_STACK(NOT_OURS);
 	ret = tw_check_nested(skb, pkt);
 	if (ret)
 		return ret;
-	ret = tw_choose_endpoint(skb, pkt, 1, 0, &endpoint);
+	ret = tw_choose_endpoint(skb, pkt, l4, 1, 0, &endpoint);
 	if (ret)
 		return ret;
 	tw_count_rx(peer->stats, pkt->l3_len);
-	if (endpoint)
+	if (endpoint) {
+		tw_cache_store(slot, &basis, skb->ifindex, pkt, 0);
+		slot->endpoint = *endpoint;
+		slot->stats = peer->stats;
 		return tw_into_pod(skb, pkt, endpoint);
+	}
 	eth = tw_header(skb, 0, sizeof(*eth));
 	if (!eth)
 		return TW_DROP(SHORT);

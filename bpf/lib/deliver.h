@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 #pragma once
 
+#include "bpf/lib/cache.h"
 #include "bpf/lib/encap.h"
-#include "bpf/lib/flow.h"
 
 /* Hands the frame, complete, into the pod. */
 static __always_inline int tw_redirect_into_pod(struct __sk_buff *skb, const struct tw_endpoint *endpoint)
@@ -65,25 +65,33 @@ static __always_inline int tw_endpoint_check(struct __sk_buff *skb, const struct
 	return ret ? TW_STACK(TOO_BIG) : 0;
 }
 
-/* What a packet from a peer, parsed up to the network layer, is to become: *endpoint is set when it may go straight
- * into a pod, else the stack gets it. `len_diff` is what decapsulation will take off, negative. Returns 0 or a drop. */
-static __always_inline int tw_choose_endpoint(struct __sk_buff *skb, struct tw_pkt *pkt, int from_peer, __s32 len_diff,
-					      struct tw_endpoint **endpoint)
+/* What a packet from a peer is to become: *endpoint is set when it may go straight into a pod, else the stack gets it.
+ * `l4` is what tw_parse_l4() said. `len_diff` is what decapsulation will take off, negative. Returns 0 or a drop. */
+static __always_inline int tw_choose_endpoint(struct __sk_buff *skb, const struct tw_pkt *pkt, int l4, int from_peer,
+					      __s32 len_diff, struct tw_endpoint **endpoint)
 {
 	struct tw_endpoint *found;
-	int ret;
 
 	*endpoint = 0;
 	/* A source that is no pod would get its reply through the stack, so the request goes there too. */
-	if (!tw_cfg.fast || !from_peer || pkt->odd || pkt->ttl <= 1)
+	if (!tw_cfg.fast || !from_peer || pkt->ttl <= 1)
 		return 0;
-	ret = tw_parse_l4(skb, pkt);
-	if (ret || pkt->odd)
-		return ret;
+	if (l4 || pkt->odd)
+		return l4;
 	found = tw_endpoint_lookup(&pkt->dst);
 	if (!found || tw_endpoint_check(skb, found, len_diff))
 		return 0;
 	if (!tw_flow_check(skb, pkt))
 		*endpoint = found;
 	return 0;
+}
+
+/* Does the cache know that the packet, from `outer` (NULL: without VXLAN), goes to slot->endpoint,
+ * and will the endpoint's interface take it? */
+static __always_inline int tw_endpoint_cached(struct __sk_buff *skb, struct tw_cached *slot,
+					      const struct tw_basis *basis, const struct tw_pkt *pkt,
+					      const struct tw_addr *outer, __s32 len_diff)
+{
+	return tw_cfg.fast && pkt->ttl > 1 && tw_cache_hit(slot, basis, skb->ifindex, pkt, outer) &&
+	       !tw_endpoint_check(skb, &slot->endpoint, len_diff);
 }

@@ -91,14 +91,36 @@ static __always_inline struct tw_flow_state *tw_flow_find(const struct tw_pkt *p
 	return bpf_map_lookup_elem(&tw_flows_any, key);
 }
 
+/* Hash of the flow, the same for both directions. */
+static __always_inline __u32 tw_flow_hash(const struct tw_pkt *pkt)
+{
+	const __u64 *a = (const __u64 *)&pkt->flow_src, *b = (const __u64 *)&pkt->flow_dst;
+	__u64 addrs = a[0] ^ a[1] ^ b[0] ^ b[1];
+
+	return ((__u32)(addrs ^ addrs >> 32) + (__u32)(pkt->sport ^ pkt->dport) * 0x2c1b3c6dU) * 0x9e3779b1U;
+}
+
+/* Where in tw_flow_gen. */
+static __always_inline __u32 tw_flow_bucket(const struct tw_pkt *pkt)
+{
+	return tw_flow_hash(pkt) >> 16 & (TW_GENS_MAX - 1);
+}
+
 static __always_inline void tw_flow_store(const struct tw_pkt *pkt, const struct tw_flow *key, enum tw_verdict verdict)
 {
 	struct tw_flow_state state = {.verdict = verdict};
+	__u32 bucket = tw_flow_bucket(pkt), *gen;
 
 	if (pkt->flow_proto == IPPROTO_TCP)
 		bpf_map_update_elem(&tw_flows_tcp, key, &state, BPF_ANY);
 	else
 		bpf_map_update_elem(&tw_flows_any, key, &state, BPF_ANY);
+	if (verdict != TW_VERDICT_STACK)
+		return;
+	/* After the verdict: whoever sees the old number may have asked before it. */
+	gen = bpf_map_lookup_elem(&tw_flow_gen, &bucket);
+	if (gen)
+		__sync_fetch_and_add(gen, 1);
 }
 
 static __always_inline int tw_ct_has_nat_either_way(struct __sk_buff *skb, const struct tw_pkt *pkt)

@@ -101,6 +101,13 @@ static __always_inline int tw_parse_v6(struct __sk_buff *skb, struct tw_pkt *pkt
 	return 0;
 }
 
+/* 0, but the verifier cannot know. A number that is combined with it is followed no longer: paths on which it has
+ * different values meet again, where the rest of the program would be walked once for each. */
+static __always_inline __u32 tw_fog(const struct __sk_buff *skb)
+{
+	return (__u32)((__s32)skb->len >> 31);
+}
+
 /* Network layer of the packet at `l3_off`, whose ethertype is `ethertype` (network order). A packet that is valid but
  * not for the fast path has `odd` set. Returns 0, NOT_IP, or drops with SHORT. */
 static __always_inline int tw_parse_l3(struct __sk_buff *skb, __be16 ethertype, __u32 l3_off, struct tw_pkt *pkt)
@@ -117,6 +124,8 @@ static __always_inline int tw_parse_l3(struct __sk_buff *skb, __be16 ethertype, 
 	} else {
 		return TW_STACK(NOT_IP);
 	}
+	pkt->odd ^= tw_fog(skb);
+	pkt->later ^= tw_fog(skb);
 	/* The length field may be smaller than the frame (padding), never larger. */
 	if (!ret && l3_off + pkt->l3_len > skb->len)
 		return TW_DROP(SHORT);
@@ -245,4 +254,17 @@ static __always_inline int tw_parse_l4(struct __sk_buff *skb, struct tw_pkt *pkt
 	}
 	pkt->flow_proto = pkt->proto;
 	return 0;
+}
+
+/* tw_parse_l4() for a packet that may have `odd`: that is the kernel's, and not parsed further. Its result, too, is
+ * nothing that the verifier needs to remember. */
+static __always_inline int tw_parse_l4_all(struct __sk_buff *skb, struct tw_pkt *pkt)
+{
+	int ret = pkt->odd ? 0 : tw_parse_l4(skb, pkt);
+	__u32 fog = tw_fog(skb);
+
+	pkt->odd ^= fog;
+	pkt->first ^= fog;
+	pkt->flow_proto ^= fog;
+	return ret ^ (int)fog;
 }

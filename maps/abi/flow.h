@@ -2,7 +2,9 @@
 #pragma once
 
 #include "maps/abi/addr.h"
+#include "maps/abi/endpoint.h"
 #include "maps/abi/limits.h"
+#include "maps/abi/peer.h"
 
 /* A flow without a direction; key of tw_flows_tcp and tw_flows_any. Of the two ends, `a` is the one whose (address,
  * port) is lower in memory order, so that both directions share one entry. Ports in host order. */
@@ -26,3 +28,26 @@ struct tw_flow_state {
 	enum tw_verdict verdict;
 };
 TW_ASSERT_SIZE(struct tw_flow_state, 4);
+
+/* What the programs found out about the packets of one flow in one direction that the fast path may carry; value of
+ * tw_flow_cache, one for each CPU. Good for a packet that agrees in all of the first part, while tw_epoch and the
+ * flow's counter in tw_flow_gen are what they were before the finding. Ports in host order. */
+struct tw_cached {
+	struct tw_addr src;
+	struct tw_addr dst;
+	struct tw_addr outer; /* the node that VXLAN came from; all zero: the packet came without it */
+	__u32 ifindex;	      /* interface that it came in by */
+	__u16 sport;
+	__u16 dport;
+	__u8 proto;
+	__u8 local; /* 1: goes to `endpoint`; 0: to `peer` */
+	__u8 reserved[2];
+	__u32 gen;
+	__u64 epoch; /* 0: not a finding */
+	struct tw_peer peer;
+	struct tw_endpoint endpoint;
+	__u32 stats; /* index into tw_peer_stats of the sender */
+};
+TW_ASSERT_SIZE(struct tw_cached, (72 + sizeof(struct tw_peer) + sizeof(struct tw_endpoint) + 4 + 7) / 8 * 8);
+TW_ASSERT_OFF(struct tw_cached, epoch, 64);
+TW_ASSERT_OFF(struct tw_cached, peer, 72);

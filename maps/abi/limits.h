@@ -9,6 +9,8 @@
 #define TW_ENDPOINTS_MAX 8192  /* addresses of this node's pods */
 #define TW_FLOWS_TCP_MAX 131072
 #define TW_FLOWS_ANY_MAX 65536
+#define TW_CACHED_MAX	 1024	/* flows in one direction, each CPU; a power of two */
+#define TW_GENS_MAX	 4096	/* counters that flows share; a power of two */
 #define TW_CLAIMS_MAX	 1024	/* addresses whose claim was reported lately */
 #define TW_EVENTS_BYTES	 262144 /* ring buffer; a power of two and a multiple of the page size */
 #define TW_PREFIXES_MAX	 4	/* prefix lengths looked up by hash; further ones are in the trie */

@@ -184,8 +184,16 @@ void Dataplane::clear()
     prefixes_ = {};
     const std::uint32_t zero = 0;
     bpf_map_update_elem(map("tw_prefixes"), &zero, &prefixes_, BPF_ANY);
+    changed();
     ring_buffer__consume(ring_);
     events_.clear();
+}
+
+void Dataplane::changed()
+{
+    const std::uint32_t zero = 0;
+    ++epoch_;
+    bpf_map_update_elem(map("tw_epoch"), &zero, &epoch_, BPF_ANY);
 }
 
 void Dataplane::add_peer(const Cidr& pods, const tw_peer& peer, bool trie)
@@ -204,6 +212,7 @@ void Dataplane::add_peer(const Cidr& pods, const tw_peer& peer, bool trie)
         note_prefix(prefixes_.v6, prefixes_.v6_count, pods.bits());
     const std::uint32_t zero = 0;
     bpf_map_update_elem(map("tw_prefixes"), &zero, &prefixes_, BPF_ANY);
+    changed();
 }
 
 void Dataplane::add_node(const Ip& node, const Cidr& pods, std::uint32_t stats)
@@ -213,12 +222,14 @@ void Dataplane::add_node(const Ip& node, const Cidr& pods, std::uint32_t stats)
     value.pods = abi(pods);
     value.stats = stats;
     bpf_map_update_elem(map("tw_nodes"), &key, &value, BPF_ANY);
+    changed();
 }
 
 void Dataplane::add_endpoint(const Ip& pod, const tw_endpoint& endpoint)
 {
     const tw_addr key = abi(pod);
     bpf_map_update_elem(map("tw_endpoints"), &key, &endpoint, BPF_ANY);
+    changed();
 }
 
 void Dataplane::add_flow(const Ip& a, std::uint16_t a_port, const Ip& b, std::uint16_t b_port, std::uint8_t proto,
@@ -227,6 +238,7 @@ void Dataplane::add_flow(const Ip& a, std::uint16_t a_port, const Ip& b, std::ui
     const tw_flow_state state{.verdict = verdict};
     for (const tw_flow& key : {flow_key(a, a_port, b, b_port, proto), flow_key(b, b_port, a, a_port, proto)})
         bpf_map_update_elem(map(flow_map(proto)), &key, &state, BPF_ANY);
+    changed();
 }
 
 std::vector<tw_flow> Dataplane::flow_keys(std::uint8_t proto) const

@@ -98,6 +98,8 @@ public:
 
     /// Empties every map but the counters.
     void clear();
+    /// Ends what programs have cached, as the agent does after each change; those below do it themselves.
+    void changed();
     /// Puts the peer under its CIDR and keeps tw_prefixes; `trie`: into tw_peers_lpm*.
     void add_peer(const Cidr& pods, const tw_peer& peer, bool trie = false);
     void add_node(const Ip& node, const Cidr& pods, std::uint32_t stats);
@@ -131,6 +133,7 @@ private:
     ring_buffer* ring_ = nullptr;
     std::vector<tw_event> events_;
     tw_prefixes prefixes_{};
+    std::uint64_t epoch_ = 0;
 };
 
 } // namespace twill::test
