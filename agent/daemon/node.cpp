@@ -344,12 +344,13 @@ void Node::retry(const Error& error)
     retry_delay_ = std::min(retry_delay_ * 2, kRetryMax);
 }
 
-/// Notices what no event tells: programs that somebody took off, leases whose kept content expired.
+/// Notices what no event tells: programs that somebody took off, pins that went, leases whose kept content expired.
 void Node::tick()
 {
     if (is_detached_ || !is_up_) return;
     if (leases_.expire(clock_.wall())) mark(&Stale::peers);
     if (!attachments_) return;
+    if (!pins_.is_filled() || !pinned_->is_complete()) mark(&Stale::device);
     for (const auto& where : std::set(attachments_->current())) {
         // An interface that is gone took its programs along; its event is under way.
         if (!discovery_.links().contains(where.ifindex) || attachments_->is_attached(where)) continue;

@@ -22,6 +22,7 @@
 #include "agent/reconcile/reconciler.hpp"
 #include "agent/store/store.hpp"
 #include "agent/store/subnet_env.hpp"
+#include "maps/pinned_maps.hpp"
 
 namespace twill {
 
@@ -101,6 +102,8 @@ private:
     Result<> load_programs();
     void take_over();
     Result<> open_maps();
+    /// Directories and maps of ours that somebody unpinned are pinned again.
+    Result<> keep_pins();
     /// False: more is left, for the next turn.
     Result<bool> sync_attachments();
     std::set<Attachment> wanted_attachments() const;
@@ -142,6 +145,7 @@ private:
     IfIndex overlay_;
     std::optional<tw_cfg> cfg_;
     std::optional<Programs> programs_;
+    std::optional<PinnedMaps> pinned_;
     std::optional<Attachments> attachments_;
     std::unique_ptr<BpfDataplane> dataplane_;
     std::unique_ptr<Reconciler> reconciler_;

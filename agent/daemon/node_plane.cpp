@@ -94,7 +94,7 @@ Result<> Node::bring_up()
                                      " leaves no room for an overlay, want at least " +
                                      std::to_string(encap_overhead(family) + kLeastMtu)};
     if (events_) {
-        TWILL_TRY(pins_.create());
+        TWILL_TRY(keep_pins());
     } else {
         TWILL_TRY(pins_.begin());
     }
@@ -190,10 +190,20 @@ Result<> Node::open_maps()
         mark(&Stale::endpoints);
     };
     TWILL_TRY_AS(events, EventReader::open(loop_, pins_, on_event));
+    TWILL_TRY_AS(pinned, PinnedMaps::open(pins_));
+    pinned_ = std::move(pinned);
     dataplane_ = std::make_unique<BpfDataplane>(std::move(dataplane));
     reconciler_ = std::make_unique<Reconciler>(*dataplane_, clock_);
     attachments_.emplace(*socket_, pins_, std::move(owned), features_.tcx);
     events_ = std::move(events);
+    return Ok{};
+}
+
+Result<> Node::keep_pins()
+{
+    TWILL_TRY(pins_.create());
+    TWILL_TRY_AS(restored, pinned_->restore());
+    if (restored != 0) log::warn("map was unpinned, pinning it again", {{"maps", restored}});
     return Ok{};
 }
 
