@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where twill means to differ from the kernel's device. A row holds only for its kind of packet, and only where twill's
+// own counter, or conntrack's, says the reason.
+#include <algorithm>
+
+#include "tests/interop/cluster.hpp"
+#include "tests/interop/compare.hpp"
+#include "tests/interop/mask.hpp"
+
+namespace twill::interop {
+namespace {
+
+constexpr std::size_t kEth = 14;
+
+bool has(const Outcome& outcome, const char* reason) { return outcome.reasons.contains(reason); }
+
+/// Twill drops, and says why.
+bool dropped(const Outcome& twill, const char* reason) { return twill.frames.empty() && has(twill, reason); }
+
+/// The programs carry what the kernel drops.
+bool only_twill(const Outcome& twill, const Outcome& kernel)
+{
+    return kernel.frames.empty() && !twill.frames.empty() &&
+           (has(twill, "from_pod TO_VXLAN") || has(twill, "from_wire TO_LOCAL") || has(twill, "from_wire TO_STACK") ||
+            has(twill, "from_overlay TO_LOCAL"));
+}
+
+unsigned get16(const Bytes& bytes, std::size_t at) { return static_cast<unsigned>(bytes[at]) << 8U | bytes[at + 1]; }
+
+Mac mac_at(const Bytes& bytes, std::size_t at)
+{
+    Mac mac;
+    std::copy_n(bytes.begin() + static_cast<long>(at), 6, mac.bytes.begin());
+    return mac;
+}
+
+/// Where the packet of a pod starts in what the wire brings; 0 in everything else.
+std::size_t tunnel_offset(const Packet& packet)
+{
+    return packet.origin == Origin::wire ? inner_offset(packet.bytes) : 0;
+}
+
+/// Where the packet of a pod starts: in the frame, or in the tunnel.
+std::size_t pod_packet(const Packet& packet)
+{
+    if (packet.origin == Origin::host) return 0;
+    const std::size_t inner = packet.origin == Origin::wire ? inner_offset(packet.bytes) : 0;
+    return inner != 0 ? inner : kEth;
+}
+
+bool is_bad_ipv4_header(const Bytes& bytes, std::size_t at)
+{
+    if (bytes.size() < at + 20 || bytes[at] >> 4U != 4) return false;
+    const std::size_t size = (bytes[at] & 0xfU) * 4U;
+    return bytes.size() >= at + size && test::ones_sum(bytes.data() + at, size) != 0xffff;
+}
+
+/// The frame without what lies behind its IP packet.
+Bytes without_trailer(const Bytes& frame)
+{
+    if (frame.size() < kEth + 20) return frame;
+    const std::size_t size = frame[12] == 0x08 ? get16(frame, kEth + 2) : get16(frame, kEth + 4) + 40U;
+    return Bytes(frame.begin(), frame.begin() + static_cast<long>(std::min(frame.size(), kEth + size)));
+}
+
+// --- what pods send ------------------------------------------------------------------------------------------------
+
+bool is_forged(const Packet&, const Outcome& twill, const Outcome&)
+{
+    return dropped(twill, "from_pod FORGED") || dropped(twill, "from_overlay FORGED");
+}
+
+bool is_short(const Packet&, const Outcome& twill, const Outcome&)
+{
+    return dropped(twill, "from_pod SHORT") || dropped(twill, "from_wire SHORT") ||
+           dropped(twill, "from_overlay SHORT");
+}
+
+/// Is it an address of the cluster network that no node has?
+bool is_of_nobody(const Bytes& bytes, std::size_t at)
+{
+    if (bytes[at] == 10) return bytes[at + 1] == 42 && (bytes[at + 2] < 10 || bytes[at + 2] > 13);
+    static const Ip kNetwork = pod_ip('a', Family::v6, 0);
+    if (bytes.size() < at + 16 ||
+        !std::equal(kNetwork.network(), kNetwork.network() + 6, bytes.begin() + static_cast<long>(at)))
+        return false;
+    const unsigned subnet = get16(bytes, at + 6);
+    return subnet < 0x10 || subnet > 0x13;
+}
+
+/// To a pod CIDR that nobody has. The route to the overlay device may answer first: packet too big.
+bool has_no_peer(const Packet& packet, const Outcome& twill, const Outcome&)
+{
+    if (dropped(twill, "from_host NO_PEER")) return true;
+    const std::size_t at = pod_packet(packet);
+    if (packet.bytes.size() < at + 40) return false;
+    return is_of_nobody(packet.bytes, at + (packet.bytes[at] >> 4U == 4 ? 16U : 24U)) &&
+           std::all_of(twill.frames.begin(), twill.frames.end(),
+                       [](const Frame& frame) { return inner_offset(frame.bytes) == 0; });
+}
+
+bool is_to_other_mac(const Packet& packet, const Outcome& twill, const Outcome&)
+{
+    if (packet.origin != Origin::pod_p && packet.origin != Origin::pod_q) return false;
+    const Mac to = mac_at(packet.bytes, 0);
+    return to != gateway_mac('a', packet.origin == Origin::pod_p ? 'p' : 'q') && (to.bytes[0] & 1U) == 0 &&
+           (has(twill, "from_pod TO_VXLAN") || has(twill, "from_pod KERNEL_ENCAP"));
+}
+
+// --- both ways -----------------------------------------------------------------------------------------------------
+
+bool is_invalid(const Packet&, const Outcome& twill, const Outcome& kernel)
+{
+    return kernel.frames.empty() && kernel.is_invalid && !twill.frames.empty() && !twill.is_invalid;
+}
+
+/// Most packets of its flow took the fast path.
+bool is_half_seen(const Packet&, const Outcome& twill, const Outcome& kernel)
+{
+    return twill.frames.empty() && twill.is_invalid && !kernel.is_invalid;
+}
+
+/// A pod used a source that it does not have, and the node answers that source with an ICMPv6 error: the overlay's
+/// route says from which address, flannel's does not.
+bool is_error_to_spoofed(const Packet& packet, const Outcome& twill, const Outcome& kernel)
+{
+    if (!has(twill, "from_pod NEW_SOURCE") && !has(twill, "from_pod NOT_IP")) return false;
+    if (twill.frames.size() != 1 || kernel.frames.size() != 1) return false;
+    const auto is_error = [](const Frame& frame, unsigned host) {
+        const Ip from = pod_ip('a', Family::v6, host);
+        return inner_offset(frame.bytes) == kOuter6 && frame.bytes.size() > kOuter6 + 40 &&
+               frame.bytes[kOuter6 + 6] == 58 && frame.bytes[kOuter6 + 40] < 128 &&
+               std::equal(from.network(), from.network() + 16, frame.bytes.begin() + kOuter6 + 8);
+    };
+    return packet.origin != Origin::wire && is_error(twill.frames[0], 0) && is_error(kernel.frames[0], 1);
+}
+
+bool has_bad_header(const Packet& packet, const Outcome& twill, const Outcome& kernel)
+{
+    return only_twill(twill, kernel) && is_bad_ipv4_header(packet.bytes, pod_packet(packet));
+}
+
+// --- what the wire brings ------------------------------------------------------------------------------------------
+
+bool is_spoofed(const Packet&, const Outcome& twill, const Outcome&)
+{
+    return dropped(twill, "from_wire SPOOF_POD") || dropped(twill, "from_wire SPOOF_NODE") ||
+           dropped(twill, "from_overlay SPOOF_POD") || dropped(twill, "from_overlay SPOOF_NODE");
+}
+
+/// UDP to the node itself whose length field is not that of the packet: conntrack sums up the packet, the socket what
+/// the field says, and the latter only if no one has vouched for the sum before. The kernel's device has, by the outer
+/// one.
+bool has_wrong_udp_length(const Packet& packet, const Outcome& twill, const Outcome&)
+{
+    const std::size_t inner = tunnel_offset(packet);
+    if (inner == 0 || !twill.frames.empty() || !has(twill, "from_wire TO_STACK")) return false;
+    const bool is_v4 = packet.bytes[12] == 0x08;
+    const std::size_t udp = inner + (is_v4 ? 20 : 40);
+    if (packet.bytes.size() < udp + 8 || packet.bytes[inner + (is_v4 ? 9 : 6)] != 17) return false;
+    return get16(packet.bytes, udp + 4) !=
+           (is_v4 ? get16(packet.bytes, inner + 2) - 20U : get16(packet.bytes, inner + 4));
+}
+
+bool is_no_ip(const Packet& packet, const Outcome& twill, const Outcome&)
+{
+    const std::size_t inner = tunnel_offset(packet);
+    return inner != 0 && get16(packet.bytes, inner - 2) != get16(packet.bytes, 12) &&
+           (dropped(twill, "from_wire BAD_VXLAN") || dropped(twill, "from_overlay BAD_VXLAN"));
+}
+
+/// The kernel's node takes a packet to itself out of a broadcast.
+bool is_broadcast(const Packet& packet, const Outcome& twill, const Outcome&)
+{
+    const std::size_t inner = tunnel_offset(packet);
+    return inner != 0 && (packet.bytes[inner - 14] & 1U) != 0 && dropped(twill, "from_wire BAD_MAC");
+}
+
+/// The outer IPv4 header's checksum, or the outer UDP checksum.
+bool has_bad_outer_checksum(const Packet& packet, const Outcome& twill, const Outcome& kernel)
+{
+    const Bytes& bytes = packet.bytes;
+    const std::size_t inner = tunnel_offset(packet);
+    if (inner == 0 || !only_twill(twill, kernel)) return false;
+    if (is_bad_ipv4_header(bytes, kEth)) return true;
+    const bool is_v4 = packet.bytes[12] == 0x08;
+    const std::size_t udp = kEth + (is_v4 ? 20 : 40);
+    const std::size_t size = get16(bytes, udp + 4);
+    if (get16(bytes, udp + 6) == 0 || size < 8 || udp + size > bytes.size()) return false;
+    const auto pseudo = test::ones_sum(bytes.data() + (is_v4 ? kEth + 12 : kEth + 8), is_v4 ? 8 : 32);
+    return test::ones_sum(bytes.data() + udp, size, static_cast<std::uint32_t>(pseudo + 17U + size)) != 0xffff;
+}
+
+bool has_own_outer_source(const Packet& packet, const Outcome& twill, const Outcome& kernel)
+{
+    const Ip own = public_ip('b', Family::v4);
+    return only_twill(twill, kernel) && tunnel_offset(packet) == kOuter4 &&
+           std::equal(own.network(), own.network() + 4, packet.bytes.begin() + kEth + 12);
+}
+
+bool has_zero_checksum(const Packet& packet, const Outcome& twill, const Outcome& kernel)
+{
+    return kernel.frames.empty() && !twill.frames.empty() && tunnel_offset(packet) == kOuter6 &&
+           get16(packet.bytes, kEth + 46) == 0;
+}
+
+bool has_own_inner_source_mac(const Packet& packet, const Outcome& twill, const Outcome& kernel)
+{
+    const std::size_t inner = tunnel_offset(packet);
+    return inner != 0 && only_twill(twill, kernel) && mac_at(packet.bytes, inner - 8) == vtep_mac('b');
+}
+
+bool has_trailer(const Packet&, const Outcome& twill, const Outcome& kernel)
+{
+    return twill.frames.size() == 1 && kernel.frames.size() == 1 && twill.frames[0].port == kernel.frames[0].port &&
+           twill.frames[0].port != 'w' && without_trailer(twill.frames[0].bytes) == kernel.frames[0].bytes;
+}
+
+} // namespace
+
+const std::vector<Accepted>& all_accepted()
+{
+    static const std::vector<Accepted> kRows = {
+        {"forged", "a pod must not make VXLAN for a node, nor hide it behind a priority tag", is_forged},
+        {"no peer", "flannel sends what no lease covers by the default route, unencapsulated", has_no_peer},
+        {"short", "a packet of a pod that is shorter than its own headers is dropped", is_short},
+        {"other mac", "the fast path does not look at whom on its link a pod addresses", is_to_other_mac},
+        {"UDP length", "who vouches for the checksum over a wrong UDP length", has_wrong_udp_length},
+        {"outer checksum", "the fast path verifies no outer checksum: the inner one covers the pod's data",
+         has_bad_outer_checksum},
+        {"invalid", "the fast path does not ask kube-proxy's rule for what conntrack finds invalid", is_invalid},
+        {"half seen", "conntrack has seen only the odd packets of a flow that takes the fast path", is_half_seen},
+        {"error to spoofed", "the overlay's route names the node's source address, flannel's does not",
+         is_error_to_spoofed},
+        {"header checksum", "of a pod's packet: the fast path keeps it wrong, the receiving pod drops", has_bad_header},
+        {"spoof", "twill alone checks that an inner source belongs to the sending node", is_spoofed},
+        {"no IP", "a flannel overlay carries IP only; the kernel takes priority tags off", is_no_ip},
+        {"own outer source", "a martian to the kernel, to -anti-spoof=loose an unknown node", has_own_outer_source},
+        {"broadcast", "twill takes only what is addressed to its VtepMAC", is_broadcast},
+        {"zero checksum", "twill takes IPv6 without an outer UDP checksum (RFC 6935)", has_zero_checksum},
+        {"own inner source mac", "the kernel's device takes it for a loop", has_own_inner_source_mac},
+        {"trailer", "what lies behind the IP packet is left on the frame for the pod to cut off", has_trailer},
+    };
+    return kRows;
+}
+
+const Accepted* accepted(const Packet& packet, const Outcome& twill, const Outcome& kernel)
+{
+    for (const auto& row : all_accepted())
+        if (row.explains(packet, twill, kernel)) return &row;
+    return nullptr;
+}
+
+} // namespace twill::interop

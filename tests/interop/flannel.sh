@@ -1,0 +1,34 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: Apache-2.0
+# The kernel's vxlan as flannel makes it: devices, and what flannel adds for each peer; sourced after lab.sh. From flannel
+# v0.28.9: backend/vxlan/device.go and vxlan_network.go.
+
+# flannel_device NODE POD-SUBNET4/24 POD-SUBNET6/64 VTEP-MAC [vxlan options of the IPv6 device]
+# VNI 1, port 8472, the device's MTU below the wire's by 50 and 70; the address is the subnet's first.
+flannel_device() {
+	local node=$1 first4=${2%/*} first6=${3%/*} mac=$4
+	ip -n "$(node_ns "$node")" -batch - <<-END
+		link add flannel.1 mtu 1450 address $mac type vxlan id 1 dev eth0 local $(node_ip "$node" 4) dstport 8472 nolearning ttl 0 tos 0
+		link add flannel-v6.1 mtu 1430 address $mac type vxlan id 1 dev eth0 local $(node_ip "$node" 6) dstport 8472 nolearning ttl 0 tos 0 ${*:5}
+		addr add $first4/32 dev flannel.1
+		link set dev flannel.1 up
+		addr add $first6/128 dev flannel-v6.1 nodad
+		link set dev flannel-v6.1 up
+	END
+	_lab_sysctl "$(node_ns "$node")" ipv6/conf/flannel.1/accept_ra=0 ipv6/conf/flannel-v6.1/accept_ra=0
+}
+
+# flannel_peer NODE POD-SUBNET4/24 POD-SUBNET6/64 PUBLIC-IP4 PUBLIC-IP6 VTEP-MAC: one neighbour, one fdb entry and one route a
+# family, as for an added lease.
+flannel_peer() {
+	local ns first4=${2%/*} first6=${3%/*}
+	ns=$(node_ns "$1")
+	ip -n "$ns" -batch - <<-END
+		neigh replace $first4 lladdr $6 dev flannel.1 nud permanent
+		route replace $2 via $first4 dev flannel.1 onlink
+		neigh replace $first6 lladdr $6 dev flannel-v6.1 nud permanent
+		route replace $3 via $first6 dev flannel-v6.1 onlink
+	END
+	bridge -n "$ns" fdb replace "$6" dev flannel.1 dst "$4" self permanent
+	bridge -n "$ns" fdb replace "$6" dev flannel-v6.1 dst "$5" self permanent
+}
