@@ -174,3 +174,12 @@ static __always_inline int tw_is_own_node(const struct tw_addr *addr)
 {
 	return tw_addr_eq(addr, &tw_cfg.node_v4) || tw_addr_eq(addr, &tw_cfg.node_v6);
 }
+
+/* During a change of the own VtepMAC both are taken: peers learn of it seconds apart. */
+static __always_inline int tw_is_own_mac(const __u8 *mac)
+{
+	const volatile __u8 *old = tw_cfg.vtep_mac_old;
+
+	return tw_mac_eq(mac, tw_cfg.vtep_mac) ||
+	       ((*(const volatile __u32 *)old || *(const volatile __u16 *)(old + 4)) && tw_mac_eq(mac, old));
+}

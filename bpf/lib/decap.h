@@ -38,15 +38,6 @@ static __always_inline int tw_check_vxlan(__be32 flags, __be32 vni)
 	return vni == bpf_htonl(tw_cfg.vni << 8) ? 0 : TW_DROP(BAD_VNI);
 }
 
-/* During a change of the own VtepMAC both are taken: peers learn of it seconds apart. */
-static __always_inline int tw_is_own_mac(const __u8 *mac)
-{
-	const volatile __u8 *old = tw_cfg.vtep_mac_old;
-
-	return tw_mac_eq(mac, tw_cfg.vtep_mac) ||
-	       ((*(const volatile __u32 *)old || *(const volatile __u16 *)(old + 4)) && tw_mac_eq(mac, old));
-}
-
 /* Inner TOS after decapsulation: RFC 6040 section 4.2 as the kernel does it (INET_ECN_decapsulate). Drops a packet that
  * was marked on the way and cannot tell its sender. */
 static __always_inline int tw_ecn_decap(__u8 outer, __u8 inner)

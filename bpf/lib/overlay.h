@@ -94,6 +94,8 @@ static __always_inline int tw_check_overlay(struct __sk_buff *skb, const struct 
 	eth = tw_header(skb, 0, sizeof(*eth));
 	if (!eth)
 		return TW_DROP(SHORT);
+	if (!tw_is_own_mac(eth->h_dest))
+		return TW_DROP(BAD_MAC);
 	smac = tw_mac_at(eth->h_source);
 	return tw_check_sender(&outer, &smac, &pkt->src, v6, stats);
 }
