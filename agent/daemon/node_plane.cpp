@@ -231,10 +231,13 @@ Result<bool> Node::sync_attachments()
         if (attachments_->current().contains(where) || attachments_->impossible().contains(where)) return true;
         if (in_turn == kPerTurn) return false;
         auto done = attachments_->attach(where, *programs_);
-        if (done) ++in_turn;
+        if (done) {
+            ++in_turn;
+            // Until now a program of the run before, with other constants, may have cached what it found.
+            done = dataplane_->end_cached();
+        }
         // Gone between its event and now: the next event says so.
-        else if (done.error().code != ENODEV)
-            refused = done.error();
+        if (!done && done.error().code != ENODEV) refused = done.error();
         return true;
     };
     // Hooks that note flows of the stack come before those that carry them.
