@@ -2,6 +2,7 @@
 #include "tests/interop/mask.hpp"
 
 #include <algorithm>
+#include <array>
 
 #include "tests/interop/cluster.hpp"
 
@@ -20,18 +21,26 @@ bool has_ipv4_at(const Bytes& frame, std::size_t at)
            frame.size() >= at + (frame[at] & 0xfU) * 4U;
 }
 
-/// An address of a node: its wire's, its overlay's, its bridge's. Not a pod's.
-bool is_a_node(const Bytes& frame, std::size_t at)
+/// An address of the world's own node at `at`: its wire's, its overlay's, its bridge's. Not a pod's.
+bool is_own(const Bytes& frame, std::size_t at, const World& world)
 {
-    const auto is = [&](unsigned a, unsigned b) { return frame[at] == a && frame[at + 1] == b; };
-    if (is(192, 0) || is(198, 51)) return true;
-    return is(10, 42) && frame[at + 3] < 2;
+    const std::array own = {public_ip(world.node(), Family::v4), pod_ip(world.node(), Family::v4, 0),
+                            pod_ip(world.node(), Family::v4, 1)};
+    return std::any_of(own.begin(), own.end(), [&](const Ip& ip) {
+        return std::equal(ip.network(), ip.network() + 4, frame.begin() + static_cast<long>(at));
+    });
 }
 
-/// Masks identification and checksum of the IPv4 header at `at`, if a node made it.
-void mask_header(Bytes& frame, std::size_t at, std::string& wrong)
+/// A node's address on the wire.
+bool is_a_node(const Bytes& frame, std::size_t at)
 {
-    if (!has_ipv4_at(frame, at) || !is_a_node(frame, at + 12)) return;
+    return (frame[at] == 192 && frame[at + 1] == 0) || (frame[at] == 198 && frame[at + 1] == 51);
+}
+
+/// Masks identification and checksum of the IPv4 header at `at`, if the node made it.
+void mask_header(Bytes& frame, std::size_t at, const World& world, std::string& wrong)
+{
+    if (!has_ipv4_at(frame, at) || !is_own(frame, at + 12, world)) return;
     if (test::ones_sum(frame.data() + at, (frame[at] & 0xfU) * 4U) != 0xffff) wrong += " IPv4 header checksum;";
     clear16(frame, at + 4);
     clear16(frame, at + 10);
@@ -91,15 +100,13 @@ Masked mask(const Frame& frame, const World& world)
     Bytes& bytes = masked.bytes;
     if (bytes.size() < kEth) return masked;
     const std::size_t inner = frame.port == 'w' ? inner_offset(bytes) : 0;
-    if (get16(bytes, 12) == 0x0800) mask_header(bytes, kEth, masked.wrong);
-    const Ip own = public_ip(world.node(), Family::v4);
-    if (inner == kOuter4 && std::equal(own.network(), own.network() + 4, bytes.begin() + kEth + 12) &&
-        is_a_node(bytes, kEth + 16)) {
+    if (get16(bytes, 12) == 0x0800) mask_header(bytes, kEth, world, masked.wrong);
+    if (inner == kOuter4 && is_own(bytes, kEth + 12, world) && is_a_node(bytes, kEth + 16)) {
         const bool is_zero = get16(bytes, kEth + 26) == 0;
         if (is_zero != world.is_twill())
             masked.wrong += is_zero ? " UDP checksum of the kernel is zero;" : " UDP checksum of twill is not zero;";
         clear16(bytes, kEth + 26);
-        mask_header(bytes, inner, masked.wrong);
+        mask_header(bytes, inner, world, masked.wrong);
     }
     if (inner == kOuter6 && mask_fragment(bytes, inner)) {
         // One that does not hold is to be finished by the wire, and is the same for every identification; or it is
