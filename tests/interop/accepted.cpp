@@ -2,6 +2,7 @@
 // Where twill means to differ from the kernel's device. A row holds only for its kind of packet, and only where twill's
 // own counter, or conntrack's, says the reason.
 #include <algorithm>
+#include <array>
 
 #include "tests/interop/cluster.hpp"
 #include "tests/interop/compare.hpp"
@@ -44,8 +45,8 @@ std::size_t tunnel_offset(const Packet& packet)
 std::size_t pod_packet(const Packet& packet)
 {
     if (packet.origin == Origin::host) return 0;
-    const std::size_t inner = packet.origin == Origin::wire ? inner_offset(packet.bytes) : 0;
-    return inner != 0 ? inner : kEth;
+    if (const std::size_t inner = tunnel_offset(packet); inner != 0) return inner;
+    return packet.bytes.size() > kEth && packet.bytes[12] == 0x81 ? kEth + 4 : kEth; // VLAN tag
 }
 
 bool is_bad_ipv4_header(const Bytes& bytes, std::size_t at)
@@ -88,6 +89,21 @@ bool is_of_nobody(const Bytes& bytes, std::size_t at)
     return subnet < 0x10 || subnet > 0x13;
 }
 
+/// An ICMP error that the node itself made.
+bool is_error_of(char node, const Bytes& frame)
+{
+    const std::size_t inner = inner_offset(frame), at = inner != 0 ? inner : kEth;
+    if (frame.size() <= at + 40) return false;
+    const Family family = frame[at] >> 4U == 4 ? Family::v4 : Family::v6;
+    const bool is_error = family == Family::v4 ? frame[at + 9] == 1 && (frame[at + 20] == 3 || frame[at + 20] == 11)
+                                               : frame[at + 6] == 58 && frame[at + 40] < 128;
+    const std::array own = {public_ip(node, family), pod_ip(node, family, 0), pod_ip(node, family, 1)};
+    return is_error && std::any_of(own.begin(), own.end(), [&](const Ip& ip) {
+               const auto source = frame.begin() + static_cast<long>(at) + (family == Family::v4 ? 12 : 8);
+               return std::equal(ip.network(), ip.network() + ip.network_size(), source);
+           });
+}
+
 /// To a pod CIDR that nobody has. The route to the overlay device may answer first: packet too big.
 bool has_no_peer(const Packet& packet, const Outcome& twill, const Outcome&)
 {
@@ -96,7 +112,7 @@ bool has_no_peer(const Packet& packet, const Outcome& twill, const Outcome&)
     if (packet.bytes.size() < at + 40) return false;
     return is_of_nobody(packet.bytes, at + (packet.bytes[at] >> 4U == 4 ? 16U : 24U)) &&
            std::all_of(twill.frames.begin(), twill.frames.end(),
-                       [](const Frame& frame) { return inner_offset(frame.bytes) == 0; });
+                       [&](const Frame& frame) { return is_error_of(twill.world.node(), frame.bytes); });
 }
 
 bool is_to_other_mac(const Packet& packet, const Outcome& twill, const Outcome&)

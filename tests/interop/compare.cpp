@@ -136,8 +136,8 @@ Result<std::optional<std::string>> Comparison::judge(const Packet& packet, Outco
     std::string wrong;
     bool is_same = twill.frames.size() == kernel.frames.size();
     std::vector<Masked> left, right;
-    for (const auto& frame : twill.frames) left.push_back(mask(frame, twill.world));
-    for (const auto& frame : kernel.frames) right.push_back(mask(frame, kernel.world));
+    for (const auto& frame : twill.frames) left.push_back(mask(frame, twill.world, settings_.is_offloaded));
+    for (const auto& frame : kernel.frames) right.push_back(mask(frame, kernel.world, settings_.is_offloaded));
     for (const auto* side : {&left, &right})
         for (const auto& masked : *side)
             if (!masked.wrong.empty()) wrong += masked.wrong;

@@ -5,7 +5,7 @@
 # on and off, and where kube-proxy's rule drops what conntrack finds invalid and where it does not.
 #
 # INTEROP_FLAGS: more flags of tw-interop-diff.
-# TWILL_FULL=1: a million random packets instead of 10,000. INTEROP_SEED=N: those of seed N. INTEROP_PACKETS=N: N of them.
+# TWILL_FULL=1: a million random packets of a new seed instead of 10,000 of seed 1. INTEROP_SEED=N: those of seed N. INTEROP_PACKETS=N: N of them.
 . "$(dirname "$0")/../netns/lib.sh"
 . "$(dirname "$0")/flannel.sh"
 . "$(dirname "$0")/worlds.sh"
@@ -16,7 +16,7 @@ for tool in bridge ethtool iptables ip6tables "$DIFF"; do
 done
 [[ -r /proc/net/stat/nf_conntrack ]] || skip "missing: /proc/net/stat/nf_conntrack"
 
-SEED=${INTEROP_SEED:-$(date +%s)}
+SEED=${INTEROP_SEED:-$([[ ${TWILL_FULL:-} ]] && date +%s || echo 1)}
 PACKETS=${INTEROP_PACKETS:-$([[ ${TWILL_FULL:-} ]] && echo 1000000 || echo 10000)}
 LAB_NET_CONF='{
   "Network": "10.42.0.0/16", "SubnetLen": 24,

@@ -94,7 +94,7 @@ std::size_t inner_offset(const Bytes& frame)
     return udp != 0 && frame.size() >= inner && get16(frame, udp + 2) == kOverlayPort ? inner : 0;
 }
 
-Masked mask(const Frame& frame, const World& world)
+Masked mask(const Frame& frame, const World& world, bool is_offloaded)
 {
     Masked masked{frame.bytes, {}};
     Bytes& bytes = masked.bytes;
@@ -109,9 +109,11 @@ Masked mask(const Frame& frame, const World& world)
         mask_header(bytes, inner, world, masked.wrong);
     }
     if (inner == kOuter6 && mask_fragment(bytes, inner)) {
-        // One that does not hold is to be finished by the wire, and is the same for every identification; or it is
-        // wrong.
-        if (holds6(frame.bytes)) clear16(bytes, kEth + 46);
+        // One that the wire is to finish covers no identification.
+        if (!is_offloaded && get16(bytes, kEth + 46) != 0) {
+            if (!holds6(frame.bytes)) masked.wrong += " outer UDP checksum;";
+            clear16(bytes, kEth + 46);
+        }
     } else if (inner == 0) {
         mask_fragment(bytes, kEth);
     }
