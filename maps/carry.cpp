@@ -33,11 +33,11 @@ bool flatten(const btf* types, unsigned type, const std::string& name, std::size
         return true;
     }
     if (!btf_is_struct(what)) return false;
+    const std::string prefix = name.empty() ? name : name + ".";
     const btf_member* member = btf_members(what);
     for (unsigned i = 0; i < btf_vlen(what); ++i, ++member) {
         if (btf_member_bitfield_size(what, i) != 0) return false;
-        const std::string own = btf__name_by_offset(types, member->name_off);
-        if (!flatten(types, member->type, name.empty() ? own : name + "." + own,
+        if (!flatten(types, member->type, prefix + btf__name_by_offset(types, member->name_off),
                      offset + btf_member_bit_offset(what, i) / 8, depth + 1, out))
             return false;
     }

@@ -19,9 +19,11 @@ Exit dry_run(const Env& env)
 {
     const std::string root = env.options.bpf_root + "/v" + std::to_string(TW_SCHEMA);
     Json list = Json::array();
-    for (const char* kind : {"links", "maps"})
-        for (const auto& name : env.machine.list_dir(root + "/" + kind))
-            list.push_back({{"kind", "pin"}, {"name", root + "/" + kind + "/" + name}});
+    for (const char* kind : {"/links", "/maps"}) {
+        const std::string dir = root + kind;
+        for (const auto& name : env.machine.list_dir(dir))
+            list.push_back({{"kind", "pin"}, {"name", std::string(dir).append("/").append(name)}});
+    }
     if (!env.machine.list_dir("/sys/class/net/" + env.options.overlay_name).empty())
         list.push_back({{"kind", "device"}, {"name", env.options.overlay_name}});
     if (env.options.wants_json()) {

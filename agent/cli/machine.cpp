@@ -36,6 +36,7 @@ int exec(const std::vector<std::string>& command)
 {
     std::vector<std::string> words = command;
     std::vector<char*> argv;
+    argv.reserve(words.size() + 1);
     for (auto& word : words) argv.push_back(word.data());
     argv.push_back(nullptr);
     std::error_code failed;

@@ -63,7 +63,7 @@ Result<std::size_t> value_size(const bpf_map_info& info, const std::string& map)
     if (info.type != BPF_MAP_TYPE_PERCPU_ARRAY && info.type != BPF_MAP_TYPE_PERCPU_HASH) return info.value_size;
     const int cpus = libbpf_num_possible_cpus();
     if (cpus < 0) return bpf_error(map, -cpus);
-    return static_cast<std::size_t>(cpus) * ((info.value_size + 7U) / 8U * 8U);
+    return static_cast<std::size_t>(cpus) * ((std::size_t{info.value_size} + 7) / 8 * 8);
 }
 
 /// `memlock:` of fdinfo: what the kernel charged for the map.

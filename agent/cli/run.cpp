@@ -127,6 +127,7 @@ bool is_subcommand(std::string_view word)
 int unknown_subcommand(const std::string& word, std::ostream& err)
 {
     std::vector<std::string_view> names;
+    names.reserve(kSubcommands.size());
     for (const auto& sub : kSubcommands) names.push_back(sub.name);
     err << "twillctl: unknown subcommand \"" << word << "\"";
     if (const auto near = nearest(word, names); !near.empty()) err << ": did you mean \"" << near << "\"?";

@@ -229,7 +229,7 @@ ApiServer::ApiServer(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
 ApiServer::~ApiServer() = default;
 
-Result<std::unique_ptr<ApiServer>> ApiServer::listen(Loop& loop, std::string socket_path)
+Result<std::unique_ptr<ApiServer>> ApiServer::listen(Loop& loop, const std::string& socket_path)
 {
     TWILL_TRY_AS(socket, listen_at(socket_path));
     auto state = std::make_unique<State>(loop, socket_path);

@@ -39,11 +39,11 @@ using Handler = std::function<Response(const Request&)>;
 /// methods 405, bodies over the limit 413, all as problem+json. The socket file is removed by the destructor.
 class ApiServer {
 public:
-    static constexpr std::size_t kMaxBodyBytes = 64 * 1024;
+    static constexpr std::size_t kMaxBodyBytes = std::size_t{64} * 1024;
 
     /// Listens at `socket_path`, making its directory (0755). A stale socket is replaced; a live one is EADDRINUSE
     /// "another twilld is running (socket ...)". `loop` must outlive the server.
-    static Result<std::unique_ptr<ApiServer>> listen(Loop& loop, std::string socket_path);
+    static Result<std::unique_ptr<ApiServer>> listen(Loop& loop, const std::string& socket_path);
     ~ApiServer();
     ApiServer(const ApiServer&) = delete;
     ApiServer& operator=(const ApiServer&) = delete;

@@ -199,15 +199,15 @@ bool HostLocal::watch_directories()
     bool has_changed = watch(networks);
     has_changed |= watch(dir_ + "/results");
 
+    const std::string below = networks + "/";
     std::set<std::string> wanted;
     const Fd root = open_directory(AT_FDCWD, networks);
     for (const auto& name : list(root, errno).names) {
         if (wanted.size() == kMaxNetworks) break;
-        wanted.insert(networks + "/" + name);
+        wanted.insert(below + name);
     }
     for (const auto& [path, wd] : watches_)
-        if (path.size() > networks.size() && path.compare(0, networks.size() + 1, networks + "/") == 0)
-            wanted.insert(path);
+        if (path.starts_with(below)) wanted.insert(path);
     for (const auto& path : wanted) has_changed |= watch(path);
     return has_changed;
 }

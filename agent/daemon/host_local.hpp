@@ -25,7 +25,7 @@ public:
     /// Allocations and cache entries beyond are not read.
     static constexpr std::size_t kMaxFiles = 65536;
     /// Size of a cache entry that is still read.
-    static constexpr std::size_t kMaxResultBytes = 256 * 1024;
+    static constexpr std::size_t kMaxResultBytes = std::size_t{256} * 1024;
 
     struct Listener {
         virtual ~Listener() = default;

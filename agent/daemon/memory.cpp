@@ -27,6 +27,7 @@ void drop_startup_memory()
             if (segment.p_type != PT_LOAD || (segment.p_flags & (PF_X | PF_W)) != PF_X) continue;
             const auto begin = (object->dlpi_addr + segment.p_vaddr) & ~(page - 1);
             const auto end = (object->dlpi_addr + segment.p_vaddr + segment.p_memsz + page - 1) & ~(page - 1);
+            // The linker tells addresses as numbers. NOLINTNEXTLINE(performance-no-int-to-ptr)
             madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
         }
         return 0;

@@ -219,7 +219,7 @@ private:
         if (name == XT_ERROR_TARGET) {
             parsed.is_head = true;
             parsed.chain.assign(data, strnlen(data, size));
-        } else if (name == XT_STANDARD_TARGET) {
+        } else if (name.empty()) { // XT_STANDARD_TARGET
             int verdict = 0;
             if (size < sizeof verdict) return false;
             std::memcpy(&verdict, data, sizeof verdict);

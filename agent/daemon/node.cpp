@@ -100,7 +100,7 @@ Result<> Node::choose_features()
 
 /// The VtepMAC is kept for the life of the node: that of the device as it is, else the lease's, else a new one. What
 /// cannot be read is tried again: peers would need seconds to learn a new one.
-void Node::choose_mac(std::function<void()> then)
+void Node::choose_mac(const std::function<void()>& then)
 {
     const auto again = [this, then](const Error& error) {
         on_health(error);

@@ -84,7 +84,7 @@ private:
     void use_config(NetConf conf);
     Result<> prepare(NetConf conf);
     Result<> choose_features();
-    void choose_mac(std::function<void()> then);
+    void choose_mac(const std::function<void()>& then);
     LeaseRequest lease_request() const;
     void publish();
     void mark(bool Stale::*what);

@@ -292,7 +292,7 @@ Result<> Node::write_env()
     env.ip_masq = settings_.ip_masq;
     if (env_ && *env_ == env) return Ok{};
     TWILL_TRY(write_subnet_env(settings_.subnet_file, env));
-    env_ = std::move(env);
+    env_ = env;
     return Ok{};
 }
 

@@ -354,6 +354,7 @@ std::span<const std::string_view> feature_names() { return kFeatures; }
 std::vector<std::string_view> net_conf_keys()
 {
     std::vector<std::string_view> keys;
+    keys.reserve(kNetConfKeys.size());
     for (const auto& row : kNetConfKeys) keys.push_back(row.first);
     return keys;
 }

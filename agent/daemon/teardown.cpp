@@ -13,13 +13,14 @@ namespace twill {
 Result<> tear_down(const std::string& bpf_root, const std::string& overlay_name)
 {
     Result<> outcome = Ok{};
-    const auto note = [&](Result<> done) {
+    const auto note = [&](const Result<>& done) {
         if (!done) outcome = done.error();
     };
     const PinDir pins(bpf_root);
     TWILL_TRY_AS(socket, nl::Socket::open());
     TWILL_TRY_AS(links, nl::links(socket));
     std::vector<IfIndex> interfaces;
+    interfaces.reserve(links.size());
     for (const auto& link : links) interfaces.push_back(link.index);
 
     // Also what another version attached: each knows the qdiscs that it made. Without the map (pins lost) our filters

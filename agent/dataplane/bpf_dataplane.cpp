@@ -97,7 +97,7 @@ Result<BpfDataplane> BpfDataplane::open(const PinDir& pins)
     TWILL_TRY(into(dataplane.endpoints_, "tw_endpoints"));
     TWILL_TRY(into(dataplane.stats_, "tw_peer_stats"));
     TWILL_TRY(into(dataplane.epoch_, "tw_epoch"));
-    dataplane.stats_taken_.assign(2 * TW_PEERS_MAX, false);
+    dataplane.stats_taken_.assign(std::size_t{2} * TW_PEERS_MAX, false);
     return dataplane;
 }
 

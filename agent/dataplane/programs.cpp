@@ -70,7 +70,7 @@ bpf_program* program_of(const twill_dp& skeleton, tw_hook hook)
 
 std::string_view program_name(tw_hook hook)
 {
-#define X(name, field) "tw_" #field,
+#define X(name, field) std::string_view("tw_" #field),
     static constexpr std::string_view kNames[] = {TW_HOOKS(X)};
 #undef X
     return kNames[hook];

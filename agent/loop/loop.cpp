@@ -59,7 +59,7 @@ namespace {
 
 template <typename State>
 void start_timer(State& state, std::chrono::milliseconds after, std::chrono::milliseconds period,
-                 std::function<void()> callback)
+                 std::function<void()>&& callback)
 {
     state.callback = std::move(callback);
     // libuv counts from the loop's cached time, which is old after a long callback.

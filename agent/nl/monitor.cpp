@@ -24,7 +24,7 @@ namespace twill::nl {
 namespace {
 
 // Events carry statistics, so a link with many virtual functions is large; the kernel caps nothing here.
-constexpr std::size_t kBufferBytes = 64 * 1024;
+constexpr std::size_t kBufferBytes = std::size_t{64} * 1024;
 // Datagrams in one turn of the loop; the poll is level-triggered, the rest follows in the next turn.
 constexpr int kTurn = 256;
 constexpr int kLocalTable = RT_TABLE_LOCAL;

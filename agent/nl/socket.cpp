@@ -19,7 +19,7 @@ namespace {
 
 // The kernel fills dump datagrams up to 32 KiB (netlink_dump, net/netlink/af_netlink.c); one link is larger only with
 // the statistics and virtual functions that are not asked for.
-constexpr std::size_t kBufferBytes = 64 * 1024;
+constexpr std::size_t kBufferBytes = std::size_t{64} * 1024;
 // The kernel answers within the system call; this only keeps a bug from hanging the control thread.
 constexpr timeval kAnswerTimeout{10, 0};
 constexpr int kDumpAttempts = 16;

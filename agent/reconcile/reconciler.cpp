@@ -18,13 +18,15 @@ std::optional<SteadyTime> earlier(std::optional<SteadyTime> a, std::optional<Ste
 
 Result<> Reconciler::adopt()
 {
-    auto peers = dataplane_.read_peers();
-    if (peers) peers_.adopt(*std::move(peers));
-    auto endpoints = dataplane_.read_endpoints();
-    if (endpoints) endpoints_.adopt(*std::move(endpoints));
     trouble_.reset();
-    if (!endpoints) trouble_ = endpoints.error();
-    if (!peers) trouble_ = peers.error();
+    if (auto peers = dataplane_.read_peers())
+        peers_.adopt(*std::move(peers));
+    else
+        trouble_ = peers.error();
+    if (auto endpoints = dataplane_.read_endpoints())
+        endpoints_.adopt(*std::move(endpoints));
+    else if (!trouble_)
+        trouble_ = endpoints.error();
     if (trouble_) return *trouble_;
     adopt_at_.reset();
     adoption_.reset();

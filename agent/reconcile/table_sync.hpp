@@ -54,7 +54,7 @@ private:
 
     static bool is_full(int code) { return code == ENOSPC || code == E2BIG; }
     bool is_parked(const K& key, const V* value) const;
-    bool settle(const K& key, std::optional<V> tried, Result<> outcome);
+    bool settle(const K& key, std::optional<V> tried, const Result<>& outcome);
     void schedule(SteadyTime now, bool was_due, bool has_progress);
 
     std::map<K, V> actual_;
@@ -109,7 +109,7 @@ bool TableSync<K, V>::is_parked(const K& key, const V* value) const
 
 /// Folds the outcome of one write into `actual_` or `failed_`. True: it succeeded.
 template <typename K, typename V>
-bool TableSync<K, V>::settle(const K& key, std::optional<V> tried, Result<> outcome)
+bool TableSync<K, V>::settle(const K& key, std::optional<V> tried, const Result<>& outcome)
 {
     if (!outcome) {
         failed_.insert_or_assign(key, Failure{outcome.error(), std::move(tried)});

@@ -233,8 +233,9 @@ void LeaseDir::sweep_temporary()
     for (const auto& path : {leases_path(), markers_path()}) {
         auto names = list(path);
         if (!names) continue;
+        const std::string below = path + "/";
         for (const auto& name : *names)
-            if (name.starts_with('.') && name.ends_with(kTempSuffix)) (void)remove_file(path + "/" + name);
+            if (name.starts_with('.') && name.ends_with(kTempSuffix)) (void)remove_file(below + name);
     }
 }
 
