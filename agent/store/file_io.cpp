@@ -76,8 +76,9 @@ Result<> write_file(const std::string& path, std::string_view content, mode_t mo
 {
     const std::string temp = temp_path(path);
     Fd fd(open(temp.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-    if (!fd) return file_error(errno, "create", temp);
-    Result<> outcome = fill(fd, temp, content, mode);
+    // Errors name what was asked for: a name that is new each time would make each error a new one.
+    if (!fd) return file_error(errno, "create", path);
+    Result<> outcome = fill(fd, path, content, mode);
     fd.reset();
     if (outcome && rename(temp.c_str(), path.c_str()) != 0) outcome = file_error(errno, "rename to", path);
     if (!outcome) {

@@ -92,6 +92,7 @@ private:
     Result<Lease> wanted_lease(const Allocation& allocation) const;
     std::vector<HeldSubnet> held_subnets(const LeaseDir& dir) const;
     AllocationRequest allocation_request(const LeaseRequest& wanted) const;
+    void use_own_as_it_is();
     void keep_own(Lease lease);
     void check_own();
     bool is_due(const Lease& lease) const;

@@ -57,6 +57,7 @@ void FileStore::work()
         next_sweep_ = clock_.steady() + kSweepRetry;
     } else if (!done) {
         publish_trouble_ = done.error();
+        use_own_as_it_is();
         backoff_ = std::clamp(backoff_ * 2, options_.backoff_min, options_.backoff_max);
         schedule_work(backoff_);
     } else {
@@ -168,6 +169,22 @@ Result<> FileStore::acquire()
         sync(key);
     }
     return Ok{};
+}
+
+/// A full disk must not keep a restarted node from the lease that it has: while that is what it would write, but for
+/// its end, and holds, it is used until the store takes writes again.
+void FileStore::use_own_as_it_is()
+{
+    if (own_ || !request_ || !conf_) return;
+    const auto held = held_subnets(dir_);
+    const HeldSubnet* subnet = own_subnet(&*conf_, held, allocation_request(*request_));
+    auto lease = subnet != nullptr && !subnet->is_expired ? dir_.lease(subnet->key) : std::nullopt;
+    if (!lease || lease->backend_type != request_->backend_type) return;
+    for (const Family family : kFamilies)
+        if (lease->pods[family] && (lease->public_ip[family] != request_->public_ip[family] ||
+                                    lease->vtep_mac[family] != request_->vtep_mac[family]))
+            return;
+    keep_own(*std::move(lease));
 }
 
 void FileStore::keep_own(Lease lease)

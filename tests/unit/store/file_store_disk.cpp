@@ -75,6 +75,64 @@ TEST_CASE_FIXTURE(
     REQUIRE(until([&] { return !listener.is_in_trouble(); }));
 }
 
+TEST_CASE_FIXTURE(StoreFixture,
+                  "file_store: a restarted node uses its own lease while the disk is full, as long as it holds")
+{
+    if (!mount_tiny(dir.path())) {
+        MESSAGE("skipped: a full disk needs root and a mount namespace");
+        return;
+    }
+    const Unmount unmount{dir.path()};
+    write_text(dir.path() + "/config", kConfig);
+    std::string key;
+    {
+        const auto store = make_store();
+        Recorder listener;
+        start(*store, listener, request_of("192.0.2.10"));
+        key = listener.own.at(0).key;
+    }
+    const std::string before = read_text(lease_path(key));
+    {
+        std::ofstream fill(dir.path() + "/fill");
+        const std::string block(1024, 'x');
+        while (fill.write(block.data(), 1024).flush()) {
+        }
+    }
+    clock.advance(std::chrono::minutes{23 * 60 + 30});
+    SUBCASE("the same lease")
+    {
+        const auto store = make_store();
+        Recorder listener;
+        start(*store, listener, request_of("192.0.2.10"));
+        CHECK(listener.own.at(0).key == key);
+        REQUIRE(until([&] { return listener.is_in_trouble(); }));
+        CHECK(listener.health.back()->code == ENOSPC);
+        const auto told = listener.health.size();
+        idle(); // one trouble is told once, however often it is met
+        CHECK(listener.health.size() == told);
+        CHECK(read_text(lease_path(key)) == before);
+
+        fs::remove(dir.path() + "/fill");
+        REQUIRE(until([&] { return !listener.is_in_trouble() && listener.own.size() == 2; }));
+        CHECK(*listener.own[1].expires > *listener.own[0].expires);
+    }
+    const auto refuses = [&](const LeaseRequest& request) {
+        const auto store = make_store();
+        Recorder listener;
+        read_config(*store);
+        store->watch(listener);
+        store->publish(request);
+        REQUIRE(until([&] { return listener.is_in_trouble(); }));
+        CHECK(listener.own.empty());
+    };
+    SUBCASE("not when the address changed") { refuses(request_of("192.0.2.11")); }
+    SUBCASE("not when it is past its end")
+    {
+        clock.advance(std::chrono::hours{1});
+        refuses(request_of("192.0.2.10"));
+    }
+}
+
 TEST_CASE_FIXTURE(StoreFixture, "file_store: a directory that may not be written is told; one that may again, heals")
 {
     if (geteuid() == 0) return; // root may write everywhere; the read-only mount above stands for this
