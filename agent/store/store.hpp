@@ -59,6 +59,14 @@ public:
     /// Reads net-conf.json. Errors of content are EINVAL and final; anything else is retried by the caller.
     virtual void read_config(std::function<void(Result<NetConf>)> done) = 0;
 
+    /// Addresses that somebody set for this node in the store itself (Kubernetes: the annotations node-public-ip and
+    /// node-public-ipv6). They take the place of -public-ip and -public-ipv6 before the wire is chosen. `done` may be
+    /// called before this returns. Most stores know none.
+    virtual void find_public_ip(std::function<void(Result<PerFamily<std::optional<Ip>>>)> done)
+    {
+        done(PerFamily<std::optional<Ip>>{});
+    }
+
     /// The lease that publish() of the same request would get back, so that its VtepMAC can be kept: one with the
     /// public IP, else the one of `node` whose CIDRs are `preferred`. nullopt: none.
     virtual void find_own(const LeaseRequest& request, std::function<void(Result<std::optional<Lease>>)> done) = 0;
@@ -68,6 +76,10 @@ public:
     /// somebody else wrote it since or another lease has that address. Result by on_own_lease(); a full range or a lost
     /// race is reported by on_health() and retried. Requires read_config() to have succeeded.
     virtual void publish(LeaseRequest request) = 0;
+
+    /// This node carries its pods' packets now: once after each start. What the store tells others of it (Kubernetes:
+    /// the condition NetworkUnavailable, false) is retried until it is written. Most stores tell nothing.
+    virtual void announce_ready() {}
 
     /// Starts the watch: on_snapshot() once, then events. `listener` must outlive the store.
     virtual void watch(StoreListener& listener) = 0;
