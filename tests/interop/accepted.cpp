@@ -22,8 +22,8 @@ bool dropped(const Outcome& twill, const char* reason) { return twill.frames.emp
 bool only_twill(const Outcome& twill, const Outcome& kernel)
 {
     return kernel.frames.empty() && !twill.frames.empty() &&
-           (has(twill, "from_pod TO_VXLAN") || has(twill, "from_wire TO_LOCAL") || has(twill, "from_wire TO_STACK") ||
-            has(twill, "from_overlay TO_LOCAL"));
+           (has(twill, "from_pod TO_VXLAN") || has(twill, "from_pod TO_LOCAL") || has(twill, "from_wire TO_LOCAL") ||
+            has(twill, "from_wire TO_STACK") || has(twill, "from_overlay TO_LOCAL"));
 }
 
 unsigned get16(const Bytes& bytes, std::size_t at) { return static_cast<unsigned>(bytes[at]) << 8U | bytes[at + 1]; }
@@ -120,20 +120,20 @@ bool is_to_other_mac(const Packet& packet, const Outcome& twill, const Outcome&)
     if (packet.origin != Origin::pod_p && packet.origin != Origin::pod_q) return false;
     const Mac to = mac_at(packet.bytes, 0);
     return to != gateway_mac('a', packet.origin == Origin::pod_p ? 'p' : 'q') && (to.bytes[0] & 1U) == 0 &&
-           (has(twill, "from_pod TO_VXLAN") || has(twill, "from_pod KERNEL_ENCAP"));
+           (has(twill, "from_pod TO_VXLAN") || has(twill, "from_pod TO_LOCAL") || has(twill, "from_pod KERNEL_ENCAP"));
 }
 
 // --- both ways -----------------------------------------------------------------------------------------------------
 
 bool is_invalid(const Packet&, const Outcome& twill, const Outcome& kernel)
 {
-    return kernel.frames.empty() && kernel.is_invalid && !twill.frames.empty() && !twill.is_invalid;
+    return kernel.frames.empty() && !twill.frames.empty() && kernel.invalid > twill.invalid;
 }
 
 /// Most packets of its flow took the fast path.
 bool is_half_seen(const Packet&, const Outcome& twill, const Outcome& kernel)
 {
-    return twill.frames.empty() && twill.is_invalid && !kernel.is_invalid;
+    return twill.frames.empty() && twill.invalid > kernel.invalid;
 }
 
 /// A pod used a source that it does not have, and the node answers that source with an ICMPv6 error: the overlay's

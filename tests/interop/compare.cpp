@@ -105,7 +105,7 @@ Result<Outcome> Comparison::measure(World& world, const Packet& packet)
     if (!world.is_twill()) {
         TWILL_TRY_AS(frames, world.exchange(packet));
         outcome.frames = std::move(frames);
-        outcome.is_invalid = world.invalid() != invalid;
+        outcome.invalid = world.invalid() - invalid;
         return outcome;
     }
     // What the marks behind a packet count is known from an exchange without a packet.
@@ -122,7 +122,7 @@ Result<Outcome> Comparison::measure(World& world, const Packet& packet)
     }
     TWILL_TRY_AS(frames, world.exchange(packet));
     outcome.frames = std::move(frames);
-    outcome.is_invalid = world.invalid() != invalid;
+    outcome.invalid = world.invalid() - invalid;
     const auto after = world.reasons();
     for (std::size_t r = 0; r < after.size(); ++r)
         for (std::size_t h = 0; h < after[r].size(); ++h)
@@ -155,9 +155,9 @@ Result<std::optional<std::string>> Comparison::judge(const Packet& packet, Outco
         }
     }
     std::string text = wrong.empty() ? "" : "    wrong:" + wrong + "\n";
-    text += show(("twill, " + twill.world.name() + (twill.is_invalid ? ", invalid to conntrack" : "")).c_str(),
+    text += show(("twill, " + twill.world.name() + (twill.invalid != 0 ? ", invalid to conntrack" : "")).c_str(),
                  twill.frames);
-    text += show(("kernel, " + kernel.world.name() + (kernel.is_invalid ? ", invalid to conntrack" : "")).c_str(),
+    text += show(("kernel, " + kernel.world.name() + (kernel.invalid != 0 ? ", invalid to conntrack" : "")).c_str(),
                  kernel.frames);
     for (std::size_t i = 0; i < left.size() && i < right.size(); ++i)
         if (left[i].bytes != right[i].bytes) {

@@ -14,8 +14,8 @@ struct Outcome {
     std::vector<Frame> frames;
     /// What twill's programs counted for it, marked packets left out: "from_pod to_vxlan".
     std::set<std::string> reasons;
-    /// Conntrack of that world found it invalid.
-    bool is_invalid = false;
+    /// How often conntrack of that world found it invalid: a tunnel frame may be so, and the packet in it.
+    std::uint64_t invalid = 0;
 };
 
 /// A difference that is meant. Everything else is a failure.

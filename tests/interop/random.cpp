@@ -60,7 +60,7 @@ public:
             packets.push_back(by_the_node());
         else if (kind < 30 && !is_offloaded_)
             packets.push_back(received());
-        else if (kind < 34)
+        else if (kind >= 30 && kind < 36)
             packets = fragments();
         else
             packets.push_back(sent());
