@@ -45,7 +45,6 @@ int errno_of(CURLcode code)
     case CURLE_RECV_ERROR:
         return ECONNRESET;
     case CURLE_URL_MALFORMAT:
-    case CURLE_UNSUPPORTED_PROTOCOL:
     case CURLE_SSL_CERTPROBLEM:
     case CURLE_SSL_CACERT_BADFILE:
         return EINVAL;
