@@ -52,6 +52,7 @@ prepare_old node-a
 flood_start vxlan "node-a pod-a1" "$(pod_ip node-c pod-c1 4)" 500
 
 # The file of now is kept open: what takes its name must not leave room for the next one.
+# shellcheck disable=SC2034 # nobody reads it
 exec {kept}<"$(lease_file node-a)"
 fill
 check "the disk is full" not cp "$STORE/config" "$STORE/copy"

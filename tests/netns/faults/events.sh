@@ -47,7 +47,10 @@ attached_is_wanted() {
 	same '[]' "$(jq -nc --argjson all "$told" --argjson there "$there" '$all - $there')" || return 1
 	for pod in "$LAB_DIR"/node-a/pods/*/; do
 		dev=$(<"$pod/host_if")
-		attached node-a tw_from_pod "$dev" && attached node-a tw_to_pod "$dev" || { echo "nothing on $dev"; return 1; }
+		if ! attached node-a tw_from_pod "$dev" || ! attached node-a tw_to_pod "$dev"; then
+			echo "nothing on $dev"
+			return 1
+		fi
 	done
 	attached node-a tw_from_wire eth0 && attached node-a tw_from_host twill0 && attached node-a tw_from_overlay twill0
 }

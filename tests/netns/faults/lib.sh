@@ -23,6 +23,9 @@ size() { if [[ ${TWILL_FULL:-} == 1 ]]; then echo "$2"; else echo "$1"; fi; }
 # shellcheck disable=SC2034 # for the scripts
 SOON=$(scaled 10)
 
+# twillctl ends 1 when the node is degraded, which is what faults make it: only what it says counts here.
+status() { { node_ctl "$1" -o json status || :; } | jq -r "$2"; }
+
 # --- floods ---------------------------------------------------------------------------------------------------------
 
 FLOODS=()
