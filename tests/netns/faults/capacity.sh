@@ -6,11 +6,13 @@
 need bpftool
 
 PEERS_MAX=16384 ENDPOINTS_MAX=8192 FLOWS_MAX=65536 OVER=200
+# shellcheck disable=SC2034 # for lab.sh
 LAB_NET_CONF='{
   "Network": "10.0.0.0/8", "SubnetLen": 24, "SubnetMin": "10.255.0.0",
   "EnableIPv6": true, "IPv6Network": "fd00:42::/48", "IPv6SubnetLen": 64,
   "Backend": { "Type": "vxlan", "VNI": 1, "DirectRouting": true }
 }'
+# shellcheck disable=SC2034
 LAB_NET4=10.0.0.0/8
 
 # leases FIRST LAST: nodes of these numbers behind the router, one pod CIDR each.
