@@ -183,7 +183,7 @@ TEST_CASE_FIXTURE(HttpFixture, "http: a call that is destroyed calls nothing any
     call = std::make_unique<HttpCall>(client->start(get(), handler));
     REQUIRE(until([&] { return server.received.ends_with("\r\n\r\n"); }));
     if (is_early) call.reset();
-    if (!is_early) server.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nnine by");
+    if (!is_early) server.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nnine byte");
     REQUIRE(until([&] { return server.is_closed_by_peer; }));
     CHECK(calls == 0);
 }
