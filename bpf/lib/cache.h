@@ -58,6 +58,8 @@ static __always_inline int tw_cache_hit(const struct tw_cached *cached, const st
 		  (cached->sport ^ pkt->sport) | (cached->dport ^ pkt->dport) | (cached->proto ^ pkt->proto) |
 		  (have[0] ^ src[0]) | (have[1] ^ src[1]) | (have[2] ^ dst[0]) | (have[3] ^ dst[1]) |
 		  (have[4] ^ from[0]) | (have[5] ^ from[1]) | pkt->first | pkt->odd | (pkt->flow_proto ^ pkt->proto);
+	if (outer) /* "::" sends nothing, and would be taken for the entry of a packet without VXLAN */
+		differs |= !(from[0] | from[1]);
 	return !differs && basis->epoch;
 }
 

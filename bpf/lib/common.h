@@ -97,10 +97,12 @@ static __always_inline void *tw_header(struct __sk_buff *skb, __u32 off, __u32 l
 
 	off &= 0xff; /* no header that we read begins further in; for the verifier */
 	header = TW_PACKET(skb, data) + off;
+	asm volatile("" : "+r"(header)); /* newer clang would compute it twice, and the verifier knows one of them */
 	if (header + len > TW_PACKET(skb, data_end)) {
 		if (off + len > skb->len || bpf_skb_pull_data(skb, off + len))
 			return 0;
 		header = TW_PACKET(skb, data) + off;
+		asm volatile("" : "+r"(header));
 		if (header + len > TW_PACKET(skb, data_end))
 			return 0;
 	}

@@ -82,7 +82,15 @@ static __always_inline __u16 tw_csum_fold(__u64 sum)
 	return (__u16)~sum;
 }
 
-/* `id` tells fragments of one packet from another's; DF is not set, as the kernel's device leaves it. */
+/* IPv4 identification: tells the fragments of one packet from those of another, so it must not come again soon. One for
+ * each packet to the peer, CPUs apart. The segments of a super-packet take as many numbers, counting up from its own:
+ * those start anywhere. */
+static __always_inline __u16 tw_ip_id(const struct __sk_buff *skb, __u32 sent)
+{
+	return (__u16)(skb->gso_size ? bpf_get_prandom_u32() : sent + bpf_get_smp_processor_id() * 0x2f1dU);
+}
+
+/* `id` is tw_ip_id(). DF is not set, as the kernel's device leaves it. */
 static __always_inline void tw_write_outer_v4(struct __sk_buff *skb, void *outer, const struct tw_pkt *pkt,
 					      const struct tw_peer *peer, __u32 sport, __u32 inner_len, __u16 id)
 {
@@ -242,7 +250,7 @@ static __always_inline int tw_encap(struct __sk_buff *skb, struct tw_pkt *pkt, c
 	if (ret)
 		return TW_STACK(KERNEL_ENCAP); /* a kind of GSO that it does not know */
 
-	id = tw_count_tx(peer->stats, inner_len);
+	id = tw_ip_id(skb, tw_count_tx(peer->stats, inner_len));
 	if (pkt->v6) {
 		outer = tw_header(skb, ETH_HLEN, sizeof(struct tw_outer_v6) + sizeof(struct ipv6hdr));
 		if (!outer)

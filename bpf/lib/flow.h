@@ -106,15 +106,17 @@ static __always_inline __u32 tw_flow_bucket(const struct tw_pkt *pkt)
 	return tw_flow_hash(pkt) >> 16 & (TW_GENS_MAX - 1);
 }
 
-static __always_inline void tw_flow_store(const struct tw_pkt *pkt, const struct tw_flow *key, enum tw_verdict verdict)
+/* `flags`: BPF_ANY, or BPF_NOEXIST to leave what somebody else found out meanwhile. */
+static __always_inline void tw_flow_store(const struct tw_pkt *pkt, const struct tw_flow *key, enum tw_verdict verdict,
+					  __u64 flags)
 {
 	struct tw_flow_state state = {.verdict = verdict};
 	__u32 bucket = tw_flow_bucket(pkt), *gen;
 
 	if (pkt->flow_proto == IPPROTO_TCP)
-		bpf_map_update_elem(&tw_flows_tcp, key, &state, BPF_ANY);
+		bpf_map_update_elem(&tw_flows_tcp, key, &state, flags);
 	else
-		bpf_map_update_elem(&tw_flows_any, key, &state, BPF_ANY);
+		bpf_map_update_elem(&tw_flows_any, key, &state, flags);
 	if (verdict != TW_VERDICT_STACK)
 		return;
 	/* After the verdict: whoever sees the old number may have asked before it. */
@@ -147,7 +149,8 @@ static __always_inline int tw_flow_check(struct __sk_buff *skb, const struct tw_
 	}
 	if (tw_cfg.ct_lookup && tw_ct_has_nat_either_way(skb, pkt))
 		verdict = TW_VERDICT_STACK;
-	tw_flow_store(pkt, &key, verdict);
+	/* Between question and answer the stack may have been seen to translate the flow. */
+	tw_flow_store(pkt, &key, verdict, verdict == TW_VERDICT_STACK || pkt->first ? BPF_ANY : BPF_NOEXIST);
 	return verdict == TW_VERDICT_STACK ? TW_STACK(FLOW_STACK) : 0;
 }
 
@@ -172,7 +175,7 @@ static __always_inline void tw_flow_note(struct __sk_buff *skb, const struct tw_
 	nat = !tw_cfg.ct_lookup ||
 	      tw_ct_has_nat(skb, &pkt->flow_dst, &pkt->flow_src, pkt->dport, pkt->sport, pkt->flow_proto, pkt->v6);
 	if (nat)
-		tw_flow_store(pkt, &key, TW_VERDICT_STACK);
+		tw_flow_store(pkt, &key, TW_VERDICT_STACK, BPF_ANY);
 	else if (!state || pkt->first)
-		tw_flow_store(pkt, &key, TW_VERDICT_FAST);
+		tw_flow_store(pkt, &key, TW_VERDICT_FAST, BPF_ANY);
 }

@@ -5,8 +5,8 @@
 
 /* Walks IPv6 extension headers (RFC 8200 section 4) from `*off`, whose kind is `proto`. *off becomes the start of the
  * transport header. Returns its protocol; -1 when this fragment has none, -2 when the chain is longer than a decent
- * packet's. */
-static __always_inline int tw_walk_v6(struct __sk_buff *skb, int proto, __u32 *off)
+ * packet's, or than the packet: what follows `end` is Ethernet padding, which the kernel cuts off. */
+static __always_inline int tw_walk_v6(struct __sk_buff *skb, int proto, __u32 *off, __u32 end)
 {
 #pragma unroll
 	for (int i = 0; i < 6; i++) {
@@ -15,7 +15,7 @@ static __always_inline int tw_walk_v6(struct __sk_buff *skb, int proto, __u32 *o
 		if (proto != IPPROTO_HOPOPTS && proto != IPPROTO_ROUTING && proto != IPPROTO_DSTOPTS &&
 		    proto != IPPROTO_FRAGMENT)
 			return proto;
-		if (bpf_skb_load_bytes(skb, *off, head, sizeof(head)))
+		if (*off + sizeof(head) > end || bpf_skb_load_bytes(skb, *off, head, sizeof(head)))
 			return -2;
 		if (proto == IPPROTO_FRAGMENT && (head[2] || head[3] & 0xf8))
 			return -1;
@@ -25,21 +25,21 @@ static __always_inline int tw_walk_v6(struct __sk_buff *skb, int proto, __u32 *o
 	return -2;
 }
 
-/* Is it UDP to the overlay port, also behind IPv6 extension headers? A first fragment that hides the port is taken for
- * the worst; later ones are harmless without it. */
+/* Is it UDP to the overlay port, also behind IPv6 extension headers? A first fragment that hides the port, or has it
+ * only in the padding, is taken for the worst; later ones are harmless without it. */
 static __always_inline int tw_aims_at_tunnel(struct __sk_buff *skb, const struct tw_pkt *pkt)
 {
-	__u32 off = pkt->l4_off;
+	__u32 off = pkt->l4_off, end = pkt->l3_off + pkt->l3_len;
 	int proto = pkt->proto;
 	__be16 port;
 
 	if (pkt->later)
 		return 0;
 	if (pkt->v6)
-		proto = tw_walk_v6(skb, proto, &off);
+		proto = tw_walk_v6(skb, proto, &off, end);
 	if (proto != IPPROTO_UDP)
 		return proto == -2;
-	return bpf_skb_load_bytes(skb, off + 2, &port, sizeof(port)) || port == bpf_htons(tw_cfg.port);
+	return off + 4 > end || bpf_skb_load_bytes(skb, off + 2, &port, sizeof(port)) || port == bpf_htons(tw_cfg.port);
 }
 
 /* VXLAN inside VXLAN, or from a direct peer, for an address of ours in the pod network: the device's socket listens

@@ -78,9 +78,8 @@ static __always_inline struct tw_endpoint *tw_endpoint_lookup(const struct tw_ad
 	return bpf_map_lookup_elem(&tw_endpoints, addr);
 }
 
-/* Per-peer counters; `bytes` of the IP packet. Returns a number that the next packets to this peer do not have soon
- * again: it serves as IPv4 identification. CPUs count apart and start apart. */
-static __always_inline __u16 tw_count_tx(__u32 index, __u32 bytes)
+/* Per-peer counters; `bytes` of the IP packet. Returns how many packets went there from this CPU. */
+static __always_inline __u32 tw_count_tx(__u32 index, __u32 bytes)
 {
 	struct tw_peer_stats *stats = bpf_map_lookup_elem(&tw_peer_stats, &index);
 
@@ -88,7 +87,7 @@ static __always_inline __u16 tw_count_tx(__u32 index, __u32 bytes)
 		return 0;
 	stats->tx_packets += 1;
 	stats->tx_bytes += bytes;
-	return (__u16)(stats->tx_packets + bpf_get_smp_processor_id() * 0x2f1dU);
+	return (__u32)stats->tx_packets;
 }
 
 static __always_inline void tw_count_rx(__u32 index, __u32 bytes)

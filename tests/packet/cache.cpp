@@ -183,3 +183,16 @@ TEST_CASE("cache: thousands of flows share the slots, and none gets another's an
         }
     }
 }
+
+TEST_CASE("cache: VXLAN from :: does not borrow what was found out about a direct peer")
+{
+    for (const auto spoof : {TW_SPOOF_STRICT, TW_SPOOF_LOOSE}) {
+        const Node a = node_on_one_cpu([&](tw_cfg& cfg) { cfg.anti_spoof = spoof; });
+        const Net& net = nets()[1];
+        const Layers inner = Layers{ip_layer(net.pod_c, net.pod1)} + udp();
+        const Layers forged = outer(ip("::"), net.node_a) + Layers{Eth{kVtepA, mac("02:00:00:00:66:66"), {}}} + inner;
+        expect(a.from_wire(forged), kShot, TW_R_SPOOF_NODE);
+        expect(a.from_wire(Layers{Eth{kWireA, kRouter, {}}} + inner), kRedirect, TW_R_TO_LOCAL);
+        expect(a.from_wire(forged), kShot, TW_R_SPOOF_NODE);
+    }
+}

@@ -4,6 +4,8 @@
 
 #include <set>
 
+#include <set>
+
 #include "tests/packet/world.hpp"
 
 using namespace twill;
@@ -222,4 +224,17 @@ TEST_CASE("from_pod: an IPv6 peer that refuses zero checksums gets its packets b
     const Outcome sent = a.from_pod(pod_frame(net, net.pod_b) + udp());
     expect(sent, kRedirect, TW_R_KERNEL_ENCAP);
     expect_bytes(build(pod_frame(net, net.pod_b, 63) + udp()), sent.out, 14);
+}
+
+TEST_CASE("from_pod: outer IPv4 identifications follow each other without repeating")
+{
+    const Net& net = nets()[0];
+    const Node a = node_a();
+    std::set<unsigned> seen;
+    for (int i = 0; i < 200; ++i) {
+        const Outcome outcome = a.from_pod(pod_frame(net, net.pod_b) + udp());
+        REQUIRE(outcome.out.size() > 20);
+        seen.insert(outcome.out[18] * 256U + outcome.out[19]);
+    }
+    CHECK(seen.size() == 200);
 }

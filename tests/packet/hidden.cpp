@@ -204,3 +204,19 @@ TEST_CASE("from_wire: an IPv6 fragment for this node is the kernel's to put toge
         }
     }
 }
+
+TEST_CASE("from_pod: Ethernet padding behind a first IPv6 fragment does not stand for its UDP header")
+{
+    const Node a = node_a();
+    const Net& net = nets()[1];
+    const Layers frame = with<Ip6>(pod_frame(net, net.node_b), [](Ip6& v6) {
+        v6.ext = {Ext6{44, {0, 1, 0, 0, 0, 9}}, Ext6{60}};
+        v6.next = 60;
+    });
+    Bytes bytes = build(frame);
+    expect(a.dp->run(Program::from_pod, bytes, a.pod1), kShot, TW_R_FORGED);
+    // What the kernel would cut off: destination options, then UDP to a harmless port.
+    const Bytes padding = {17, 0, 1, 4, 0, 0, 0, 0, 0x9c, 0x40, 0, 53, 0, 8, 0, 0};
+    bytes.insert(bytes.end(), padding.begin(), padding.end());
+    expect(a.dp->run(Program::from_pod, bytes, a.pod1), kShot, TW_R_FORGED);
+}
