@@ -4,8 +4,6 @@
 
 #include <set>
 
-#include <set>
-
 #include "tests/packet/world.hpp"
 
 using namespace twill;
