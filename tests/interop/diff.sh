@@ -5,7 +5,8 @@
 # on and off, and where kube-proxy's rule drops what conntrack finds invalid and where it does not.
 #
 # INTEROP_FLAGS: more flags of tw-interop-diff.
-# TWILL_FULL=1: a million random packets of a new seed instead of 10,000 of seed 1. INTEROP_SEED=N: those of seed N. INTEROP_PACKETS=N: N of them.
+# TWILL_FULL=1: a million random packets of a new seed instead of 10,000 of seed 1. INTEROP_SEED=N: those of seed N.
+# INTEROP_PACKETS=N: N of them.
 . "$(dirname "$0")/../netns/lib.sh"
 . "$(dirname "$0")/flannel.sh"
 . "$(dirname "$0")/worlds.sh"

@@ -7,7 +7,7 @@
 #   udp     UDP_SEGMENT super-packets over the wire
 #   merged  a TCP stream that the sending wire cuts into segments and the receiving wire merges again (GRO)
 #
-# TWILL_FULL=1: more data in each cell.
+# TWILL_FULL=1: more data in each cell. INTEROP_CELLS=REGEX: only the cells whose name ("tcp to vxlan from s IPv6") matches.
 . "$(dirname "$0")/../netns/lib.sh"
 . "$(dirname "$0")/flannel.sh"
 
@@ -19,6 +19,7 @@ done
 if [[ ! -w /dev/kmsg ]] || ! dmesg >/dev/null 2>&1; then skip "missing: the kernel's log"; fi
 
 BYTES=$([[ ${TWILL_FULL:-} ]] && echo 30000000 || echo 2000000)
+WARN_ONCE=/sys/kernel/debug/clear_warn_once
 KERNEL4=10.42.200.0/24 KERNEL6=fd00:42:0:c8::/64 KERNEL_MAC=0a:aa:00:00:02:00
 export LAB_NET_CONF='{
   "Network": "10.42.0.0/16", "SubnetLen": 24, "SubnetMax": "10.42.199.0",
@@ -162,6 +163,7 @@ CELLS=0
 cell() {
 	local kind=$1 receiver=$2 sender=$3 family=$4 name="$1 to $2 from $3 IPv$4" command=tcp-client size=() address port=5001
 	local before=$LAB_DIR/.lab/before after=$LAB_DIR/.lab/after mark
+	[[ $name =~ ${INTEROP_CELLS:-} ]] || return 0
 	[[ $kind != udp ]] || command=udp-gso size=(--size 1200)
 	case $receiver in
 	pod | cut) address=$(pod_ip t pod "$family") ;;
@@ -174,6 +176,8 @@ cell() {
 	CELLS=$((CELLS + 1))
 	mark="twill interop $LAB_NAME $CELLS"
 	echo "$mark" >/dev/kmsg
+	# Most warnings are given once in the life of a kernel, unless it can be told otherwise.
+	{ echo 1 >"$WARN_ONCE"; } 2>/dev/null || :
 	counters t >"$before"
 	[[ $sender != s ]] || counters s >"$before.s"
 	check "$name: intact" pod_exec "$sender" pod "$TRAFFIC" "$command" "$address" "$port" --bytes "$BYTES" "${size[@]}" --timeout "$(scaled 20)"
@@ -264,7 +268,7 @@ for number in 1 2; do
 	check "every frame that machine $number got was whole" same 0 "$ended"
 	echo "  machine $number: $(tail -n1 "$LAB_DIR/.lab/tap$number") $(head -c 2000 "$LAB_DIR/.lab/tap$number.err")"
 done
-check "super-packets reached the machine that takes them" grep -E "supers=[1-9]" "$LAB_DIR/.lab/tap2"
+[[ ${INTEROP_CELLS:-} ]] || check "super-packets reached the machine that takes them" grep -E "supers=[1-9]" "$LAB_DIR/.lab/tap2"
 for node in t s; do check "$node: the programs dropped nothing" same "{}" "$(drops "$node")"; done
 echo "interop.gso: $CELLS cells"
 finish
