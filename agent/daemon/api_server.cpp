@@ -2,6 +2,8 @@
 #include "agent/daemon/api_server.hpp"
 
 #include <microhttpd.h>
+#include <netdb.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -15,14 +17,15 @@
 #include <system_error>
 #include <utility>
 
-#include "twill/fd.hpp"
+#include "twill/ip.hpp"
 
 namespace twill {
 
 namespace {
 
 constexpr unsigned kMaxConnections = 32;
-constexpr unsigned kIdleSeconds = 10; ///< a client that says nothing for so long is closed
+constexpr unsigned kMaxTcpConnections = 128; ///< anybody may connect, and the kubelet must still get through
+constexpr unsigned kIdleSeconds = 10;        ///< a client that says nothing for so long is closed
 
 std::string_view title_of(int status)
 {
@@ -110,6 +113,48 @@ Result<Fd> listen_at(const std::string& path)
     return socket;
 }
 
+struct AddrinfoFree {
+    void operator()(addrinfo* list) const noexcept { ::freeaddrinfo(list); }
+};
+
+Result<Fd> listen_on(const sockaddr* address, socklen_t size, const std::string& what)
+{
+    Fd socket{::socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
+    if (!socket) return system_error(what, errno);
+    const int on = 1, off = 0;
+    ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    if (address->sa_family == AF_INET6)
+        ::setsockopt(socket.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off)); // [::] takes IPv4 too
+    if (::bind(socket.get(), address, size) != 0 || ::listen(socket.get(), 128) != 0) return system_error(what, errno);
+    return socket;
+}
+
+Result<Fd> listen_at(const std::string& host, std::uint16_t port)
+{
+    const std::string what = "health server on " + host + (host.empty() ? "" : " ") + "port " + std::to_string(port);
+    const auto literal = Ip::parse(host);
+    if (host.empty() || (literal && literal->is_unspecified())) {
+        sockaddr_in6 any{};
+        any.sin6_family = AF_INET6;
+        any.sin6_port = htons(port);
+        auto socket = listen_on(reinterpret_cast<const sockaddr*>(&any), sizeof(any), what);
+        // Without IPv6 in the kernel, or on this node, IPv4 is all there is.
+        if (socket || (socket.error().code != EAFNOSUPPORT && socket.error().code != EADDRNOTAVAIL)) return socket;
+        sockaddr_in any4{};
+        any4.sin_family = AF_INET;
+        any4.sin_port = htons(port);
+        return listen_on(reinterpret_cast<const sockaddr*>(&any4), sizeof(any4), what);
+    }
+    addrinfo hints{};
+    hints.ai_socktype = SOCK_STREAM;
+    hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV | (literal ? AI_NUMERICHOST : 0);
+    addrinfo* found = nullptr;
+    const int failed = ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found);
+    if (failed != 0) return Error{EINVAL, what + ": " + ::gai_strerror(failed)};
+    const std::unique_ptr<addrinfo, AddrinfoFree> list{found};
+    return listen_on(found->ai_addr, found->ai_addrlen, what);
+}
+
 } // namespace
 
 Response Response::json(std::string body, int status) { return {status, "application/json", std::move(body), nullptr}; }
@@ -137,7 +182,8 @@ struct ApiServer::State {
         daemon.reset();
         // Only if the file is still ours: another server may have replaced it.
         struct stat info {};
-        if (::lstat(path.c_str(), &info) == 0 && info.st_ino == inode && info.st_dev == device) ::unlink(path.c_str());
+        if (inode != 0 && ::lstat(path.c_str(), &info) == 0 && info.st_ino == inode && info.st_dev == device)
+            ::unlink(path.c_str());
     }
 
     void run()
@@ -238,15 +284,27 @@ Result<std::unique_ptr<ApiServer>> ApiServer::listen(Loop& loop, const std::stri
         state->inode = info.st_ino;
         state->device = info.st_dev;
     }
+    return serve(std::move(state), std::move(socket), kMaxConnections);
+}
+
+Result<std::unique_ptr<ApiServer>> ApiServer::listen_tcp(Loop& loop, const std::string& host, std::uint16_t port)
+{
+    TWILL_TRY_AS(socket, listen_at(host, port));
+    return serve(std::make_unique<State>(loop, host + ":" + std::to_string(port)), std::move(socket),
+                 kMaxTcpConnections);
+}
+
+Result<std::unique_ptr<ApiServer>> ApiServer::serve(std::unique_ptr<State> state, Fd socket, unsigned max_connections)
+{
     state->daemon.reset(MHD_start_daemon(MHD_USE_EPOLL, 0, nullptr, nullptr, &State::on_request, state.get(),
                                          MHD_OPTION_LISTEN_SOCKET, socket.get(), MHD_OPTION_NOTIFY_COMPLETED,
                                          &State::on_completed, state.get(), MHD_OPTION_CONNECTION_LIMIT,
-                                         kMaxConnections, MHD_OPTION_CONNECTION_TIMEOUT, kIdleSeconds, MHD_OPTION_END));
-    if (!state->daemon) return Error{EIO, "socket " + socket_path + ": libmicrohttpd did not start"};
+                                         max_connections, MHD_OPTION_CONNECTION_TIMEOUT, kIdleSeconds, MHD_OPTION_END));
+    if (!state->daemon) return Error{EIO, "socket " + state->path + ": libmicrohttpd did not start"};
     [[maybe_unused]] const int owned_by_daemon = socket.release();
     const auto* epoll = MHD_get_daemon_info(state->daemon.get(), MHD_DAEMON_INFO_EPOLL_FD);
-    if (epoll == nullptr) return Error{EIO, "socket " + socket_path + ": libmicrohttpd has no epoll descriptor"};
-    state->poll.emplace(loop, epoll->epoll_fd, [raw = state.get()] { raw->run(); });
+    if (epoll == nullptr) return Error{EIO, "socket " + state->path + ": libmicrohttpd has no epoll descriptor"};
+    state->poll.emplace(state->loop, epoll->epoll_fd, [raw = state.get()] { raw->run(); });
     return std::unique_ptr<ApiServer>(new ApiServer(std::move(state)));
 }
 

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
 
 #include "agent/loop/loop.hpp"
+#include "twill/fd.hpp"
 #include "twill/result.hpp"
 
 namespace twill {
@@ -35,8 +37,9 @@ struct Response {
 /// Runs on the control thread.
 using Handler = std::function<Response(const Request&)>;
 
-/// The local API: HTTP/1.1 on a unix socket, mode 0660, served on the control thread. Unknown paths get 404, other
-/// methods 405, bodies over the limit 413, all as problem+json. The socket file is removed by the destructor.
+/// The local API, or the health server: HTTP/1.1 on a unix socket, mode 0660, or on TCP, served on the control thread.
+/// Unknown paths get 404, other methods 405, bodies over the limit 413, all as problem+json. The socket file is removed
+/// by the destructor.
 class ApiServer {
 public:
     static constexpr std::size_t kMaxBodyBytes = std::size_t{64} * 1024;
@@ -44,6 +47,9 @@ public:
     /// Listens at `socket_path`, making its directory (0755). A stale socket is replaced; a live one is EADDRINUSE
     /// "another twilld is running (socket ...)". `loop` must outlive the server.
     static Result<std::unique_ptr<ApiServer>> listen(Loop& loop, const std::string& socket_path);
+    /// Listens on TCP as Go does: `host` is an address or a host name; empty or unspecified means all addresses of both
+    /// families. The error names both.
+    static Result<std::unique_ptr<ApiServer>> listen_tcp(Loop& loop, const std::string& host, std::uint16_t port);
     ~ApiServer();
     ApiServer(const ApiServer&) = delete;
     ApiServer& operator=(const ApiServer&) = delete;
@@ -54,6 +60,7 @@ public:
 private:
     struct State;
     explicit ApiServer(std::unique_ptr<State> state);
+    static Result<std::unique_ptr<ApiServer>> serve(std::unique_ptr<State> state, Fd socket, unsigned max_connections);
     std::unique_ptr<State> state_;
 };
 

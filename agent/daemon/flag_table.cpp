@@ -13,20 +13,21 @@ using enum FlagOwner;
 /// Names, defaults and order of flannel's rows are those of flanneld v0.28; the texts are ours.
 constexpr std::array kFlags = {
     FlagSpec{"iface", list, flannel, "", "name|address",
-             "interface between nodes, by name or by an address of it; repeatable, the first that exists is taken"},
+             "interface between nodes, by name or by an address of it; repeatable, the first that serves is taken"},
     FlagSpec{"iface-regex", list, flannel, "", "regexp",
              "the same by regular expression, tried on addresses first, then on names; repeatable"},
     FlagSpec{"iface-can-reach", text, flannel, "", "address", "the interface that the route to this address uses"},
     FlagSpec{"public-ip", text, flannel, "", "address",
-             "IPv4 address that other nodes send to; without -iface it also chooses the interface"},
+             "IPv4 address that other nodes send to; without -iface and the like it also chooses the interface"},
     FlagSpec{"public-ipv6", text, flannel, "", "address", "the same for IPv6"},
     FlagSpec{"subnet-file", text, flannel, "/run/flannel/subnet.env", "file",
              "where the node's pod CIDR, MTU and masquerading are written for CNI plugins"},
     FlagSpec{"net-config-path", text, flannel, "/etc/kube-flannel/net-conf.json", "file",
              "network configuration when Kubernetes holds the leases"},
-    FlagSpec{"ip-masq", boolean, flannel, "false", "", "masquerade traffic that leaves the pod network"},
+    FlagSpec{"ip-masq", boolean, flannel, "false", "",
+             "masquerade traffic that leaves the pod network: written to the subnet file, not done by this version"},
     FlagSpec{"ip-masq-fully-random-disable", boolean, flannel, "false", "",
-             "choose the ports of masqueraded connections without full randomness"},
+             "accepted for flannel's sake, without effect: nothing is masqueraded"},
     FlagSpec{"subnet-lease-renew-margin", integer, flannel, "60", "minutes",
              "renew the lease this long before it ends, 1 to 1439"},
     FlagSpec{"etcd-endpoints", text, flannel, "http://127.0.0.1:4001,http://127.0.0.1:2379", "urls",
@@ -49,15 +50,16 @@ constexpr std::array kFlags = {
     FlagSpec{"healthz-port", integer, flannel, "0", "port", "TCP port of the health server; 0 is off"},
     FlagSpec{"iptables-resync", integer, flannel, "5", "seconds", "accepted for flannel's sake: twill has no rules"},
     FlagSpec{"iptables-forward-rules", boolean, flannel, "true", "",
-             "accept the pod network's traffic where the host's FORWARD policy is DROP"},
+             "accepted for flannel's sake: twill adds no rule, what the host's FORWARD chain drops stays dropped"},
     FlagSpec{"ip-blackhole-route", boolean, flannel, "false", "",
-             "accepted for flannel's sake: addresses of the own pod CIDR without a pod are unreachable anyway"},
+             "accepted for flannel's sake: twill adds no route for pod addresses that no pod has"},
     FlagSpec{"v", integer, flannel, "0", "level", "log more: 4 and up writes debug lines"},
     FlagSpec{"vmodule", text, flannel, "", "pattern=N,...", "accepted for flannel's sake, without effect"},
     FlagSpec{"log_backtrace_at", text, flannel, "", "file:N", "accepted for flannel's sake, without effect"},
     FlagSpec{"version", boolean, flannel, "false", "", "print the version and exit"},
 
-    FlagSpec{"store", text, twill, "", "url", "where leases live: file:///dir"},
+    FlagSpec{"store", text, twill, "", "url",
+             "where leases live: file:///dir; without it in etcd, with -kube-subnet-mgr in Kubernetes"},
     FlagSpec{"node", text, twill, "", "name", "this node's name; default $NODE_NAME, else the host name"},
     FlagSpec{"bpf-root", text, twill, "/sys/fs/bpf/twill", "directory", "where maps and links are pinned, on a bpffs"},
     FlagSpec{"overlay", text, twill, "vxlan", "vxlan|veth", "kind of the overlay device"},
@@ -79,5 +81,16 @@ constexpr std::array kFlags = {
 } // namespace
 
 std::span<const FlagSpec> flag_table() { return kFlags; }
+
+std::span<const std::string_view> plain_variables()
+{
+    static constexpr std::array<std::string_view, 6> kVariables = {"POD_NAME",
+                                                                   "POD_NAMESPACE",
+                                                                   "KUBERNETES_SERVICE_HOST",
+                                                                   "KUBERNETES_SERVICE_PORT",
+                                                                   "EVENT_QUEUE_DEPTH",
+                                                                   "CONT_WHEN_CACHE_NOT_READY"};
+    return kVariables;
+}
 
 } // namespace twill

@@ -153,6 +153,13 @@ std::optional<FlagExit> read_environment(const Env& env, Flags& flags)
         if (flag.owner == FlagOwner::twill) return FlagExit{1, "twilld: " + why + "\n"};
         flags.warnings.push_back(why + "; ignored");
     }
+    for (const auto name : plain_variables())
+        if (const auto value = env(std::string(name)); value && !value->empty())
+            flags.variables.insert_or_assign(std::string(name), *value);
+    constexpr std::string_view kDepth = "EVENT_QUEUE_DEPTH";
+    if (const auto& depth = flags.variable(kDepth); !depth.empty() && !parse_go_int(depth))
+        flags.warnings.push_back("environment " + std::string(kDepth) + " " + quote(depth) +
+                                 ": allowed: a whole number; ignored, twilld has no such queue");
     return std::nullopt;
 }
 
@@ -184,6 +191,13 @@ std::int64_t Flags::integer(std::string_view name) const
 {
     const auto parsed = parse_go_int(text(name));
     return parsed ? *parsed : 0;
+}
+
+const std::string& Flags::variable(std::string_view name) const
+{
+    static const std::string kEmpty;
+    const auto found = variables.find(name);
+    return found == variables.end() ? kEmpty : found->second;
 }
 
 Env process_env()

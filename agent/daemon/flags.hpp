@@ -41,6 +41,8 @@ struct FlagSpec {
 std::span<const FlagSpec> flag_table();
 /// nullptr when no such flag exists.
 const FlagSpec* find_flag(std::string_view name);
+/// "POD_NAME", "POD_NAMESPACE", ...: variables of flannel that no flag stands for.
+std::span<const std::string_view> plain_variables();
 /// "FLANNELD_SUBNET_FILE", "TWILL_BPF_ROOT".
 std::string env_name(const FlagSpec& flag);
 
@@ -58,11 +60,15 @@ struct FlagValue {
 struct Flags {
     std::map<std::string, FlagValue, std::less<>> values;
     std::vector<std::string> arguments; ///< what follows the flags
-    std::vector<std::string> warnings;  ///< bad values of flannel's variables: for the log
+    /// What flannel reads from the environment and has no flag for: see plain_variables(). Empty counts as absent.
+    std::map<std::string, std::string, std::less<>> variables;
+    std::vector<std::string> warnings; ///< bad values of flannel's variables: for the log
     /// The (last) value; empty for an empty list or an unknown name.
     const std::string& text(std::string_view name) const;
     bool boolean(std::string_view name) const { return text(name) == "true"; }
     std::int64_t integer(std::string_view name) const;
+    /// Empty when the variable is not set.
+    const std::string& variable(std::string_view name) const;
 };
 
 /// The program ends instead of running: print `message` (complete lines) to stderr, exit with `status`.

@@ -24,6 +24,43 @@ bool is_link_local(const nl::Address& address)
     return by_range || address.scope >= kScopeLink;
 }
 
+bool is_loopback(const Ip& ip)
+{
+    return ip.is_v4() ? ip.network()[0] == 127 : ip == Ip::from_bytes({0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1});
+}
+
+/// The addresses of an interface that flannel looks at, best first.
+std::vector<const nl::Address*> usable_addresses(const std::vector<nl::Address>& addresses, IfIndex ifindex,
+                                                 Family family)
+{
+    std::vector<const nl::Address*> usable;
+    for (const auto& address : addresses)
+        if (address.ifindex == ifindex && address.ip.family() == family && !address.is_deprecated &&
+            !is_loopback(address.ip))
+            usable.push_back(&address);
+    std::ranges::stable_sort(usable, {}, [](const nl::Address* address) {
+        return std::tuple(is_link_local(*address), !address->is_permanent, address->is_temporary);
+    });
+    return usable;
+}
+
+/// Go's syntax as far as it is ECMAScript's, and the parts of it that people write for interfaces.
+std::optional<std::regex> compile(std::string text)
+{
+    auto flags = std::regex::ECMAScript;
+    if (text.starts_with("(?i)")) {
+        flags |= std::regex::icase;
+        text.erase(0, 4);
+    }
+    if (text.starts_with("\\A")) text.replace(0, 2, "^");
+    if (text.ends_with("\\z")) text.replace(text.size() - 2, 2, "$");
+    try {
+        return std::regex(text, flags);
+    } catch (const std::regex_error&) {
+        return std::nullopt;
+    }
+}
+
 /// An interface under consideration, and the addresses that the selector itself named.
 struct Candidate {
     const nl::Link* link = nullptr;
@@ -41,14 +78,14 @@ public:
     {
         if (!enabled_.v4 && !enabled_.v6) return Error{EINVAL, "interface: both address families are off"};
         if (options_.names.empty() && options_.regexes.empty() && options_.can_reach.empty()) {
-            if (accept(by_default())) return *std::move(choice_);
+            if (accept(by_default())) return chosen();
             return failure();
         }
         for (const auto& name : options_.names)
-            if (accept(by_name("-iface " + name, name))) return *std::move(choice_);
+            if (accept(name.empty() ? by_default_route() : by_name("-iface " + name, name))) return chosen();
         for (const auto& text : options_.regexes)
-            if (by_regex(text)) return *std::move(choice_);
-        if (!options_.can_reach.empty() && accept(by_can_reach())) return *std::move(choice_);
+            if (text.empty() ? accept(by_default_route()) : by_regex(text)) return chosen();
+        if (!options_.can_reach.empty() && accept(by_can_reach())) return chosen();
         return failure();
     }
 
@@ -65,12 +102,24 @@ private:
         return found == view_.addresses.end() ? nullptr : link_of(found->ifindex);
     }
 
+    WireChoice chosen()
+    {
+        for (const auto& why : tried_) choice_->passed_over.push_back(why.what);
+        return *std::move(choice_);
+    }
+
     /// A public IP without a selector is one itself, as with flannel; else the default routes decide.
     Result<Candidate> by_default() const
     {
-        const Family first = enabled_.v4 ? Family::v4 : Family::v6;
-        if (const auto& ip = options_.public_ip[first])
-            return by_name((first == Family::v4 ? "-public-ip " : "-public-ipv6 ") + ip->to_string(), ip->to_string());
+        for (const Family family : kFamilies)
+            if (const auto& ip = options_.public_ip[family]; ip && enabled_[family])
+                return by_name((family == Family::v4 ? "-public-ip " : "-public-ipv6 ") + ip->to_string(),
+                               ip->to_string());
+        return by_default_route();
+    }
+
+    Result<Candidate> by_default_route() const
+    {
         Candidate candidate;
         for (const Family family : kFamilies) {
             if (!enabled_[family]) continue;
@@ -113,7 +162,7 @@ private:
         candidate.address[ip->family()] = *ip;
         const Family other = ip->is_v4() ? Family::v6 : Family::v4;
         const auto& other_ip = options_.public_ip[other];
-        if (!enabled_[other] || !other_ip) return candidate;
+        if (!enabled_[other] || !other_ip || !ip->is_v4()) return candidate;
         if (holder_of(*other_ip) != candidate.link)
             return Error{ENODEV, selector + ": " + other_ip->to_string() + " is not on the same interface, " +
                                      candidate.link->name};
@@ -121,34 +170,36 @@ private:
         return candidate;
     }
 
-    /// Tries addresses of all interfaces, then names; takes the first match that can serve.
+    /// Takes the first match that can serve.
     bool by_regex(const std::string& text)
     {
-        std::regex regex;
-        try {
-            regex.assign(text, std::regex::ECMAScript);
-        } catch (const std::regex_error&) {
+        const auto regex = compile(text);
+        if (!regex) {
             tried_.push_back({EINVAL, "-iface-regex " + text + ": not a regular expression"});
             return false;
         }
-        bool has_match = false;
-        for (const auto& address : view_.addresses) {
-            const nl::Link* link = link_of(address.ifindex);
-            if (link == nullptr || address.is_deprecated || !enabled_[address.ip.family()]) continue;
-            if (!std::regex_search(address.ip.to_string(), regex)) continue;
-            has_match = true;
-            Candidate candidate{link, {}};
-            candidate.address[address.ip.family()] = address.ip;
-            if (accept(candidate)) return true;
-        }
+        std::vector<Candidate> partial, matches;
         for (const auto& link : view_.links) {
-            if (!std::regex_search(link.name, regex)) continue;
-            has_match = true;
-            if (accept(Candidate{&link, {}})) return true;
+            Candidate candidate{&link, {}};
+            bool is_whole = true;
+            for (const Family family : kFamilies) {
+                if (!enabled_[family]) continue;
+                for (const auto* address : usable_addresses(view_.addresses, link.index, family))
+                    if (!candidate.address[family] && std::regex_search(address->ip.to_string(), *regex))
+                        candidate.address[family] = address->ip;
+                is_whole = is_whole && candidate.address[family];
+            }
+            if (is_whole)
+                matches.push_back(candidate);
+            else if (candidate.address.v4 || candidate.address.v6)
+                partial.push_back(candidate);
         }
-        if (!has_match)
+        for (const auto& link : view_.links)
+            if (std::regex_search(link.name, *regex)) matches.push_back(Candidate{&link, {}});
+        matches.insert(matches.end(), partial.begin(), partial.end());
+        if (matches.empty())
             tried_.push_back({ENODEV, "-iface-regex " + text + ": matches no address and no interface name"});
-        return false;
+        return std::ranges::any_of(matches, [this](const Candidate& candidate) { return accept(candidate); });
     }
 
     Result<Candidate> by_can_reach() const
@@ -185,7 +236,7 @@ private:
                                          std::to_string(link.type) +
                                          "): twill needs an Ethernet-like interface, choose one with -iface"};
         if (link.mtu == 0) return Error{EINVAL, "interface " + link.name + " has MTU 0"};
-        WireChoice choice{link, {}, {}};
+        WireChoice choice{link, {}, {}, {}};
         for (const Family family : kFamilies) {
             if (!enabled_[family]) continue;
             auto& address = choice.address[family];
@@ -218,16 +269,9 @@ private:
 
 std::optional<Ip> preferred_address(const std::vector<nl::Address>& addresses, IfIndex ifindex, Family family)
 {
-    const auto rank = [](const nl::Address& address) {
-        return std::tuple(is_link_local(address), !address.is_permanent, address.is_temporary);
-    };
-    const nl::Address* best = nullptr;
-    for (const auto& address : addresses) {
-        if (address.ifindex != ifindex || address.ip.family() != family || address.is_deprecated) continue;
-        if (best == nullptr || rank(address) < rank(*best)) best = &address;
-    }
-    if (best == nullptr) return std::nullopt;
-    return best->ip;
+    const auto usable = usable_addresses(addresses, ifindex, family);
+    if (usable.empty()) return std::nullopt;
+    return usable.front()->ip;
 }
 
 Result<WireChoice> choose_wire(const IfaceOptions& options, const PerFamily<bool>& enabled, const IfaceView& view)

@@ -34,11 +34,17 @@ struct WireChoice {
     nl::Link wire;
     PerFamily<std::optional<Ip>> address;   ///< of the interface; set for each family that is on
     PerFamily<std::optional<Ip>> public_ip; ///< what to publish: -public-ip*, else `address`
+    std::vector<std::string> passed_over;   ///< selectors that came first and did not serve, and why
     bool operator==(const WireChoice&) const = default;
 };
 
-/// Chooses the wire by flannel's rules for the families that are on. Pure. ENODEV says what was tried; EOPNOTSUPP: the
-/// chosen interface has no Ethernet header; EINVAL: a regular expression or an address does not parse.
+/// Chooses the wire by flannel's rules for the families that are on. Pure. A selector that does not serve, or does not
+/// parse, is passed over. Errors name what was tried: ENODEV; with one selector also EOPNOTSUPP: its interface has no
+/// Ethernet header, and EINVAL: it is no regular expression, or no address.
+///
+/// flannel's rules: without a selector -public-ip is one, else -public-ipv6, else the default routes. An empty selector
+/// means the default routes. A regular expression is tried on the addresses of each interface, where every family that
+/// is on must match, then on names; twill then takes an interface of which one family matches.
 Result<WireChoice> choose_wire(const IfaceOptions& options, const PerFamily<bool>& enabled, const IfaceView& view);
 
 /// The address of `ifindex` that flannel would take: global before link-local, permanent before dynamic, temporary

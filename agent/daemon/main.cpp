@@ -11,14 +11,12 @@
 #include "agent/daemon/memory.hpp"
 #include "agent/daemon/node.hpp"
 #include "agent/daemon/sd_notify.hpp"
+#include "agent/daemon/stores.hpp"
 #include "agent/daemon/teardown.hpp"
-#include "agent/store/file_store.hpp"
 
 namespace twill {
 
 namespace {
-
-constexpr std::string_view kFileScheme = "file://";
 
 int fail(const Error& error)
 {
@@ -26,30 +24,24 @@ int fail(const Error& error)
     return 1;
 }
 
-Result<std::unique_ptr<Store>> open_store(Loop& loop, const Clock& clock, const Settings& settings)
-{
-    if (!settings.store.starts_with(kFileScheme))
-        return Error{EINVAL, "-store \"" + settings.store + "\": want file:///directory"};
-    FileStoreOptions options;
-    options.twill_keys = net_conf_keys();
-    options.renew_margin = settings.renew_margin;
-    std::unique_ptr<Store> store =
-        std::make_unique<FileStore>(loop, clock, settings.store.substr(kFileScheme.size()), options);
-    return store;
-}
-
 Response health(bool ok, std::string_view good, std::string_view bad)
 {
     return ok ? Response::text(std::string(good)) : Response::text(std::string(bad), 503);
 }
 
-void serve(ApiServer& api, Node& node, Loop& loop)
+/// What flannel's health server answers; the kubelet's probes ask for it.
+void serve_health(ApiServer& api, const Node& node)
 {
-    api.route("GET", "/v1/status", [&node](const Request&) { return Response::json(to_json(node.status())); });
     api.route("GET", "/healthz", [](const Request&) { return health(true, "flanneld is running", ""); });
     api.route("GET", "/readyz", [&node](const Request&) {
         return health(node.is_ready(), "flanneld is ready", "flanneld is not ready yet");
     });
+}
+
+void serve(ApiServer& api, Node& node, Loop& loop)
+{
+    serve_health(api, node);
+    api.route("GET", "/v1/status", [&node](const Request&) { return Response::json(to_json(node.status())); });
     api.route("POST", "/v1/detach", [&node, &loop](const Request&) {
         const auto done = node.detach();
         auto response = done ? Response::json(R"({"detached":true})") : Response::problem(500, done.error().what);
@@ -70,13 +62,20 @@ int run_agent(Flags flags, const Settings& settings)
     int status = 0;
     auto api = ApiServer::listen(loop, settings.socket_path);
     if (!api) return fail(api.error());
-    auto store = open_store(loop, clock, settings);
+    auto store = open_store(settings, loop, clock);
     if (!store) return fail(store.error());
+    std::unique_ptr<ApiServer> health_server;
+    if (settings.healthz_port != 0) {
+        auto listening = ApiServer::listen_tcp(loop, settings.healthz_ip, settings.healthz_port);
+        if (!listening) return fail(listening.error());
+        health_server = *std::move(listening);
+    }
     Node node(loop, clock, std::move(flags), settings, *std::move(store), [&](const Error& error) {
         status = fail(error);
         loop.stop();
     });
     serve(**api, node, loop);
+    if (health_server) serve_health(*health_server, node);
     const auto stop = [&loop] { loop.stop(); };
     const Signal on_term(loop, SIGTERM, stop);
     const Signal on_int(loop, SIGINT, stop);

@@ -59,20 +59,32 @@ void Node::read_config()
 
 void Node::use_config(NetConf conf)
 {
-    if (auto done = prepare(std::move(conf)); !done) return on_fatal_(done.error());
-    choose_mac([this] {
-        publish();
-        store_->watch(*this);
-        tick_timer_.every(kTick, [this] { tick(); });
+    store_->find_public_ip([this, conf = std::move(conf)](const Result<PerFamily<std::optional<Ip>>>& found) {
+        if (!found) {
+            on_health(found.error());
+            return config_timer_.once(milliseconds{1000}, [this, conf] { use_config(conf); });
+        }
+        on_health(std::nullopt);
+        if (auto done = prepare(conf, *found); !done) return on_fatal_(done.error());
+        choose_mac([this] {
+            publish();
+            store_->watch(*this);
+            tick_timer_.every(kTick, [this] { tick(); });
+        });
     });
 }
 
 /// Everything between the configuration and the first write. An error is final.
-Result<> Node::prepare(NetConf conf)
+Result<> Node::prepare(NetConf conf, const PerFamily<std::optional<Ip>>& public_ip)
 {
-    TWILL_TRY_AS(settings, make_settings(flags_, conf.twill, store_->describe() + "/config"));
+    const bool is_file = settings_.store_kind == StoreKind::kubernetes; // flannel's ConfigMap, as a file
+    const std::string origin = is_file ? settings_.kube.net_config_path : store_->describe() + "/config";
+    TWILL_TRY_AS(settings, make_settings(flags_, conf.twill, origin));
     settings_ = std::move(settings);
+    for (const auto family : kFamilies)
+        if (public_ip[family]) settings_.iface.public_ip[family] = public_ip[family];
     conf_ = std::move(conf);
+    if (conf_->learning) log::info("Backend.Learning has no effect: twill learns no MAC from packets");
     TWILL_TRY(choose_features());
     TWILL_TRY(refresh_wire());
     HostLocal::Listener& listener = *this;
@@ -332,6 +344,7 @@ void Node::become_ready()
     log::info("node is ready",
               {{"lease", own_->key}, {"peers", plan_.peers.size()}, {"pending", plan_.pending.size()}});
     if (auto told = sd_notify("READY=1"); !told) log::warn("sd_notify failed", told.error());
+    store_->announce_ready();
 }
 
 void Node::retry(const Error& error)

@@ -82,7 +82,8 @@ private:
     // node.cpp: start and passes
     void read_config();
     void use_config(NetConf conf);
-    Result<> prepare(NetConf conf);
+    /// `public_ip`: as the store has them for this node.
+    Result<> prepare(NetConf conf, const PerFamily<std::optional<Ip>>& public_ip);
     Result<> choose_features();
     void choose_mac(const std::function<void()>& then);
     LeaseRequest lease_request() const;

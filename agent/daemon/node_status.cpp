@@ -52,7 +52,7 @@ Status Node::status() const
     Status status;
     status.version = version();
     status.kernel = kernel_release();
-    status.node = settings_.node;
+    status.node = own_ && settings_.node.empty() ? own_->node : settings_.node;
     status.pid = getpid();
     status.started = started_;
     status.ready = ready_;

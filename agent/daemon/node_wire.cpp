@@ -52,6 +52,7 @@ Result<bool> Node::refresh_wire()
     const bool same = choice.wire.index == wire_.wire.index && choice.wire.mtu == wire_.wire.mtu &&
                       choice.public_ip == wire_.public_ip && node_ip == node_ip_;
     if (same) return false;
+    for (const auto& why : choice.passed_over) log::info("interface passed over", {{"why", why}});
     log::info("wire chosen", {{"interface", choice.wire.name},
                               {"mtu", choice.wire.mtu},
                               {"ipv4", node_ip.v4 ? node_ip.v4->to_string() : ""},

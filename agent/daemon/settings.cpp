@@ -7,8 +7,10 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <filesystem>
+#include <limits>
 #include <optional>
-#include <regex>
+#include <system_error>
 #include <utility>
 
 namespace twill {
@@ -115,6 +117,8 @@ public:
         return value;
     }
 
+    const std::string& variable(std::string_view name) const { return flags_.variable(name); }
+
     const std::map<std::string, std::string>& net_conf() const { return net_conf_; }
     const std::string& net_conf_origin() const { return net_conf_origin_; }
 
@@ -155,21 +159,32 @@ Result<std::string> absolute_path(const Chosen& chosen)
     return path;
 }
 
-Result<std::optional<Ip>> address(const Chosen& chosen, std::optional<Family> family)
+/// A file's name may be relative, as with flannel.
+Result<std::string> file_path(const Chosen& chosen)
+{
+    std::error_code failed;
+    const auto path = std::filesystem::absolute(chosen.value, failed).lexically_normal();
+    if (chosen.value.empty() || failed || !path.has_filename()) return chosen.refuse("the name of a file");
+    return path.string();
+}
+
+Result<std::optional<Ip>> address(const Chosen& chosen, Family family)
 {
     if (chosen.value.empty()) return std::optional<Ip>{};
     const auto ip = Ip::parse(chosen.value);
-    if (!ip || ip->is_unspecified() || (family && ip->family() != *family))
-        return chosen.refuse(family ? "an " + std::string(to_string(*family)) + " address" : "an IP address");
+    if (!ip || ip->is_unspecified() || ip->family() != family)
+        return chosen.refuse("an " + std::string(to_string(family)) + " address");
     return std::optional<Ip>{*ip};
 }
 
-Result<std::int64_t> number(const Chosen& chosen, std::int64_t low, std::int64_t high)
+Result<std::int64_t> number(const Chosen& chosen, std::int64_t low, std::int64_t high, std::string_view allowed = {})
 {
     Flags one;
     one.values["x"].values = {chosen.value};
     const std::int64_t value = one.integer("x");
-    if (value < low || value > high) return chosen.refuse(std::to_string(low) + " to " + std::to_string(high));
+    if (value < low || value > high)
+        return chosen.refuse(allowed.empty() ? std::to_string(low) + " to " + std::to_string(high)
+                                             : std::string(allowed));
     return value;
 }
 
@@ -229,22 +244,12 @@ Result<> set_features(Settings& settings, Merge& merge)
     return Ok{};
 }
 
+/// Selectors that mean nothing are passed over like those that match nothing, as with flannel: another one may serve.
 Result<> set_iface(Settings& settings, Merge& merge)
 {
     settings.iface.names = merge.list("iface").values;
-    const FlagValue& regexes = merge.list("iface-regex");
-    for (const auto& text : regexes.values) {
-        try {
-            (void)std::regex(text, std::regex::ECMAScript);
-        } catch (const std::regex_error&) {
-            return Chosen{text, regexes.origin, merge.subject("iface-regex", regexes.origin)}.refuse(
-                "a regular expression");
-        }
-    }
-    settings.iface.regexes = regexes.values;
-    const Chosen can_reach = merge("iface-can-reach");
-    TWILL_TRY(address(can_reach, std::nullopt));
-    settings.iface.can_reach = can_reach.value;
+    settings.iface.regexes = merge.list("iface-regex").values;
+    settings.iface.can_reach = merge("iface-can-reach").value;
     TWILL_TRY_AS(v4, address(merge("public-ip"), Family::v4));
     TWILL_TRY_AS(v6, address(merge("public-ipv6"), Family::v6));
     settings.iface.public_ip = {v4, v6};
@@ -255,40 +260,90 @@ Result<> set_flannel(Settings& settings, Merge& merge)
 {
     const auto flag = [&](std::string_view name) { return merge(name).value == "true"; };
     TWILL_TRY(set_iface(settings, merge));
-    TWILL_TRY_AS(subnet_file, absolute_path(merge("subnet-file")));
+    TWILL_TRY_AS(subnet_file, file_path(merge("subnet-file")));
     TWILL_TRY_AS(margin, number(merge("subnet-lease-renew-margin"), 1, 1439));
-    TWILL_TRY_AS(port, number(merge("healthz-port"), 0, 65535));
-    TWILL_TRY_AS(verbosity, number(merge("v"), 0, 100));
-    const Chosen healthz_ip = merge("healthz-ip");
-    if (!Ip::parse(healthz_ip.value)) return healthz_ip.refuse("an IP address");
+    constexpr std::numeric_limits<std::int64_t> kAny;
+    constexpr std::numeric_limits<std::int32_t> kLevels; // klog's
+    TWILL_TRY_AS(port, number(merge("healthz-port"), kAny.min(), 65535, "0 to 65535"));
+    TWILL_TRY_AS(verbosity, number(merge("v"), kLevels.min(), kLevels.max()));
     settings.subnet_file = std::move(subnet_file);
     settings.renew_margin = std::chrono::minutes{margin};
-    settings.healthz_ip = healthz_ip.value;
-    settings.healthz_port = static_cast<std::uint16_t>(port);
+    settings.healthz_ip = merge("healthz-ip").value;
+    settings.healthz_port =
+        static_cast<std::uint16_t>(std::max<std::int64_t>(port, 0)); // below 0 is off, as with flannel
     settings.verbosity = static_cast<int>(verbosity);
-    settings.net_config_path = merge("net-config-path").value;
     settings.ip_masq = flag("ip-masq");
     settings.ip_masq_fully_random_disable = flag("ip-masq-fully-random-disable");
-    settings.kube_subnet_mgr = flag("kube-subnet-mgr");
     settings.iptables_forward_rules = flag("iptables-forward-rules");
     settings.ip_blackhole_route = flag("ip-blackhole-route");
     return Ok{};
 }
 
-Result<> set_store(Settings& settings, const Chosen& chosen)
+/// A comma list without its blanks and empty members.
+std::vector<std::string> split_list(std::string_view text)
 {
-    if (settings.detach && chosen.value.empty()) return Ok{}; // taking away needs no lease
-    constexpr std::string_view kFile = "file://";
-    if (!chosen.value.starts_with(kFile)) return chosen.refuse("file:///dir");
-    const auto dir = absolute_path(Chosen{chosen.value.substr(kFile.size()), chosen.origin, chosen.subject});
-    if (!dir) return chosen.refuse("file:///dir");
-    settings.store = std::string(kFile) + *dir;
+    std::vector<std::string> out;
+    while (!text.empty()) {
+        const auto comma = text.find(',');
+        std::string item{text.substr(0, comma)};
+        text = comma == text.npos ? std::string_view{} : text.substr(comma + 1);
+        std::erase_if(item, [](unsigned char c) { return std::isspace(c) != 0; });
+        if (!item.empty()) out.push_back(std::move(item));
+    }
+    return out;
+}
+
+Result<> set_etcd(Settings& settings, Merge& merge)
+{
+    const Chosen endpoints = merge("etcd-endpoints");
+    settings.etcd.endpoints = split_list(endpoints.value);
+    settings.etcd.prefix = merge("etcd-prefix").value;
+    settings.etcd.key_file = merge("etcd-keyfile").value;
+    settings.etcd.cert_file = merge("etcd-certfile").value;
+    settings.etcd.ca_file = merge("etcd-cafile").value;
+    settings.etcd.username = merge("etcd-username").value;
+    settings.etcd.password = merge("etcd-password").value;
+    if (settings.store_kind == StoreKind::etcd && settings.etcd.endpoints.empty())
+        return endpoints.refuse("URLs, comma separated");
     return Ok{};
+}
+
+void set_kube(Settings& settings, Merge& merge)
+{
+    settings.kube.api_url = merge("kube-api-url").value;
+    settings.kube.kubeconfig = merge("kubeconfig-file").value;
+    settings.kube.annotation_prefix = merge("kube-annotation-prefix").value;
+    settings.kube.net_config_path = merge("net-config-path").value;
+    settings.kube.set_network_unavailable = merge("set-node-network-unavailable").value == "true";
+    settings.kube.pod_name = merge.variable("POD_NAME");
+    settings.kube.pod_namespace = merge.variable("POD_NAMESPACE");
+    settings.kube.service_host = merge.variable("KUBERNETES_SERVICE_HOST");
+    settings.kube.service_port = merge.variable("KUBERNETES_SERVICE_PORT");
+}
+
+/// A directory if -store names one; else Kubernetes if asked for; else etcd, as with flannel.
+Result<> set_store(Settings& settings, Merge& merge)
+{
+    const Chosen chosen = merge("store");
+    const bool is_kube = merge("kube-subnet-mgr").value == "true";
+    settings.store_kind = is_kube ? StoreKind::kubernetes : StoreKind::etcd;
+    if (!chosen.value.empty()) {
+        constexpr std::string_view kFile = "file://";
+        if (is_kube) return chosen.refuse("nothing beside -kube-subnet-mgr, a node has one store");
+        const bool is_file = chosen.value.starts_with(kFile);
+        const auto dir = absolute_path(Chosen{is_file ? chosen.value.substr(kFile.size()) : "", chosen.origin, ""});
+        if (!dir) return chosen.refuse("file:///dir");
+        settings.store_kind = StoreKind::file;
+        settings.store = std::string(kFile) + *dir;
+    }
+    set_kube(settings, merge);
+    return set_etcd(settings, merge);
 }
 
 Result<> set_node(Settings& settings, const Chosen& chosen)
 {
     settings.node = chosen.value;
+    if (settings.node.empty() && settings.store_kind == StoreKind::kubernetes) return Ok{}; // the store finds it out
     if (settings.node.empty()) {
         std::array<char, 256> host{};
         if (gethostname(host.data(), host.size() - 1) != 0) return Error{errno, "gethostname"};
@@ -303,7 +358,7 @@ Result<> set_node(Settings& settings, const Chosen& chosen)
 Result<> set_twill(Settings& settings, Merge& merge)
 {
     settings.detach = merge("detach").value == "true";
-    TWILL_TRY(set_store(settings, merge("store")));
+    TWILL_TRY(set_store(settings, merge));
     TWILL_TRY(set_node(settings, merge("node")));
     TWILL_TRY_AS(bpf_root, absolute_path(merge("bpf-root")));
     TWILL_TRY_AS(cni_state_dir, absolute_path(merge("cni-state-dir")));

@@ -21,6 +21,7 @@ namespace twill {
 enum class FastPath : std::uint8_t { automatic, on, off, required };
 enum class AntiSpoof : std::uint8_t { loose, strict, off };
 enum class FeatureSetting : std::uint8_t { automatic, on, off };
+enum class StoreKind : std::uint8_t { file, etcd, kubernetes };
 /// The spelling of the flags: "auto", "on", "off", "required"; "loose", ...
 std::string_view to_string(FastPath value);
 std::string_view to_string(AntiSpoof value);
@@ -33,6 +34,32 @@ std::span<const std::string_view> feature_names();
 /// The keys allowed in the object `Twill` of net-conf.json: what NetConf::parse() wants.
 std::vector<std::string_view> net_conf_keys();
 
+/// flannel's flags of the etcd store, as given.
+struct EtcdFlags {
+    std::vector<std::string> endpoints; ///< at least one
+    std::string prefix;
+    std::string key_file;
+    std::string cert_file;
+    std::string ca_file;
+    std::string username;
+    std::string password;
+    bool operator==(const EtcdFlags&) const = default;
+};
+
+/// flannel's flags and variables of the Kubernetes store, as given.
+struct KubeFlags {
+    std::string api_url;
+    std::string kubeconfig;
+    std::string annotation_prefix;
+    std::string net_config_path;
+    std::string pod_name; ///< with pod_namespace: which pod's node this is, when `node` is empty
+    std::string pod_namespace;
+    std::string service_host; ///< of the API server, inside a pod
+    std::string service_port;
+    bool set_network_unavailable = true;
+    bool operator==(const KubeFlags&) const = default;
+};
+
 /// Everything that can be set, typed and checked.
 struct Settings {
     // flannel's
@@ -41,16 +68,17 @@ struct Settings {
     bool ip_masq = false;
     bool ip_masq_fully_random_disable = false;
     std::chrono::minutes renew_margin{60}; ///< 1..1439
-    bool kube_subnet_mgr = false;
-    std::string net_config_path;
-    std::string healthz_ip;
+    EtcdFlags etcd;
+    KubeFlags kube;
+    std::string healthz_ip;         ///< address or host name; empty: all addresses
     std::uint16_t healthz_port = 0; ///< host order; 0: off
     bool iptables_forward_rules = true;
     bool ip_blackhole_route = false;
     int verbosity = 0; ///< -v; from 4 on debug lines are written
     // twill's
-    std::string store;       ///< "file:///dir"
-    std::string node;        ///< never empty
+    StoreKind store_kind = StoreKind::etcd;
+    std::string store;       ///< "file:///dir", empty for the other kinds
+    std::string node;        ///< empty only with Kubernetes, which then tells by the pod's name
     std::string bpf_root;    ///< absolute, no slash at the end
     std::string socket_path; ///< absolute, fits sun_path
     std::string cni_state_dir;

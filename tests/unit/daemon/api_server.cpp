@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/daemon/api_server.hpp"
 
+#include <arpa/inet.h>
 #include <doctest/doctest.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -121,6 +123,95 @@ TEST_CASE_FIXTURE(ApiFixture, "api: a handler's answer arrives with its type")
     CHECK(body_of(ask(request("POST /v1/echo", "hello"))) == "hello");
     CHECK(status_of(ask(request("HEAD /v1/status"))) == 200);
     CHECK(body_of(ask(request("HEAD /v1/status"))).empty());
+}
+
+namespace {
+
+/// One GET over TCP; empty when nobody listens.
+std::string get_tcp(int family, const char* address, std::uint16_t port)
+{
+    const Fd fd{socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+    sockaddr_storage to{};
+    socklen_t size = 0;
+    if (family == AF_INET) {
+        auto& v4 = reinterpret_cast<sockaddr_in&>(to);
+        v4 = {};
+        v4.sin_family = AF_INET;
+        v4.sin_port = htons(port);
+        inet_pton(AF_INET, address, &v4.sin_addr);
+        size = sizeof(v4);
+    } else {
+        auto& v6 = reinterpret_cast<sockaddr_in6&>(to);
+        v6 = {};
+        v6.sin6_family = AF_INET6;
+        v6.sin6_port = htons(port);
+        inet_pton(AF_INET6, address, &v6.sin6_addr);
+        size = sizeof(v6);
+    }
+    if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&to), size) != 0) return "";
+    const std::string text = request("GET /healthz");
+    if (send(fd.get(), text.data(), text.size(), MSG_NOSIGNAL) < 0) return "";
+    std::string reply;
+    char buffer[4096];
+    for (ssize_t n = 0; (n = recv(fd.get(), buffer, sizeof(buffer), 0)) > 0;)
+        reply.append(buffer, static_cast<std::size_t>(n));
+    return reply;
+}
+
+/// A port that nobody uses now.
+std::uint16_t free_port()
+{
+    const Fd fd{socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    socklen_t size = sizeof(address);
+    REQUIRE(bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), size) == 0);
+    REQUIRE(getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &size) == 0);
+    return ntohs(address.sin_port);
+}
+
+} // namespace
+
+TEST_CASE("api: a server on TCP listens where it is told, and 0.0.0.0 means every address of both families")
+{
+    struct Place {
+        const char* host;
+        bool v4, v6;
+    };
+    for (const Place& place : {Place{"127.0.0.1", true, false}, Place{"localhost", true, false},
+                               Place{"0.0.0.0", true, true}, Place{"", true, true}, Place{"::", true, true}}) {
+        CAPTURE(place.host);
+        const std::uint16_t port = free_port();
+        Loop loop;
+        auto server = ApiServer::listen_tcp(loop, place.host, port);
+        REQUIRE(server);
+        (*server)->route("GET", "/healthz", [](const Request&) { return Response::text("fine"); });
+        const auto ask = [&](int family, const char* address) {
+            std::string reply;
+            Mailbox done{loop};
+            std::thread client{[&] {
+                reply = get_tcp(family, address, port);
+                done.post([&] { loop.stop(); });
+            }};
+            loop.run();
+            client.join();
+            return body_of(reply);
+        };
+        const bool is_local = place.host == std::string("localhost"); // of either family
+        if (is_local)
+            CHECK(ask(AF_INET, "127.0.0.1") + ask(AF_INET6, "::1") == "fine");
+        else
+            CHECK(ask(AF_INET, "127.0.0.1") == (place.v4 ? "fine" : ""));
+        if (!is_local) CHECK(ask(AF_INET6, "::1") == (place.v6 ? "fine" : ""));
+        const auto second = ApiServer::listen_tcp(loop, "127.0.0.1", port);
+        if (!is_local) {
+            REQUIRE_FALSE(second);
+            CHECK(second.error().what.starts_with("health server on 127.0.0.1 port " + std::to_string(port) + ": "));
+        }
+    }
+    Loop loop;
+    CHECK_FALSE(ApiServer::listen_tcp(loop, "192.0.2.77", 1)); // an address of somebody else
+    CHECK_FALSE(ApiServer::listen_tcp(loop, "no such host", 1));
 }
 
 TEST_CASE_FIXTURE(ApiFixture, "api: unknown paths and methods are problems in JSON")

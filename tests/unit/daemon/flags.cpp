@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -35,6 +36,16 @@ FlagExit refused(const std::vector<std::string>& args, const Variables& env = {}
     auto outcome = parse(args, env);
     REQUIRE(std::holds_alternative<FlagExit>(outcome));
     return std::get<FlagExit>(outcome);
+}
+
+/// A file of the repository, without backslashes.
+std::string document(const char* path)
+{
+    std::ifstream file(std::filesystem::path(__FILE__).parent_path().parent_path().parent_path().parent_path() / path);
+    REQUIRE(file);
+    std::string text{std::istreambuf_iterator<char>(file), {}};
+    std::erase(text, '\\');
+    return text;
 }
 
 std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
@@ -147,6 +158,15 @@ TEST_CASE("flags: a bad FLANNELD variable is a warning and the default stays")
     CHECK(flags.warnings[0] == "environment FLANNELD_IP_MASQ \"maybe\": allowed: true, false; ignored");
 }
 
+TEST_CASE("flags: an event queue that is no number is a warning, and an empty variable counts as absent")
+{
+    const Flags flags = parsed({}, {{"EVENT_QUEUE_DEPTH", "many"}, {"POD_NAME", ""}, {"POD_NAMESPACE", "ns"}});
+    CHECK(flags.warnings == std::vector<std::string>{"environment EVENT_QUEUE_DEPTH \"many\": allowed: a whole number; "
+                                                     "ignored, twilld has no such queue"});
+    CHECK(flags.variable("POD_NAME").empty());
+    CHECK(flags.variable("POD_NAMESPACE") == "ns");
+}
+
 TEST_CASE("flags: what asks for something else than running is not taken from the environment")
 {
     CHECK_FALSE(parsed({}, {{"TWILL_DETACH", "true"}, {"FLANNELD_VERSION", "true"}}).boolean("detach"));
@@ -220,14 +240,32 @@ TEST_CASE("flags: the table has no duplicates and every flag has a help text")
     }
 }
 
+TEST_CASE("flags: twilld(8) names every variable that no flag stands for")
+{
+    const std::string text = document("docs/man/twilld.8.scd");
+    for (const auto name : plain_variables()) {
+        CAPTURE(name);
+        CHECK(text.find("*" + std::string(name) + "*") != std::string::npos);
+    }
+}
+
+TEST_CASE("flags: docs/configuration.md has every flag, and says what each default is")
+{
+    const std::string text = document("docs/configuration.md");
+    for (const FlagSpec& flag : flag_table()) {
+        CAPTURE(flag.name);
+        const std::string name = "`-" + std::string(flag.name) + "`";
+        const auto row = std::min(text.find("\n| " + name), text.find(", " + name)) + 1;
+        REQUIRE(row != 0);
+        if (flag.default_value.empty() || flag.kind == FlagKind::list) continue;
+        const std::string line = text.substr(row, text.find('\n', row) - row);
+        CHECK((flag.default_value == "false" || line.find(flag.default_value) != std::string::npos));
+    }
+}
+
 TEST_CASE("flags: twilld(8) describes every flag and every default")
 {
-    const auto page = std::filesystem::path(__FILE__).parent_path().parent_path().parent_path().parent_path() /
-                      "docs/man/twilld.8.scd";
-    std::ifstream file(page);
-    REQUIRE(file);
-    std::string text{std::istreambuf_iterator<char>(file), {}};
-    std::erase(text, '\\');
+    const std::string text = document("docs/man/twilld.8.scd");
     for (const FlagSpec& flag : flag_table()) {
         const std::string name{flag.name};
         CAPTURE(name);

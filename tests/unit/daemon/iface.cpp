@@ -94,6 +94,31 @@ TEST_CASE("iface: each selector finds its interface and address")
         {"can-reach", {.can_reach = "198.51.100.99"}, kDual, "eth1", "198.51.100.10", "2001:db8:1::10"},
         {"public IP as selector", {.public_ip = {ip("198.51.100.10"), {}}}, kV4, "eth1", "198.51.100.10", ""},
         {"public IPv6 as selector", {.public_ip = {{}, ip("2001:db8:1::10")}}, kV6, "eth1", "", "2001:db8:1::10"},
+        {"public IPv6 as selector of both",
+         {.public_ip = {{}, ip("2001:db8:1::10")}},
+         kDual,
+         "eth1",
+         "198.51.100.10",
+         "2001:db8:1::10"},
+        {"empty name: the default route", {.names = {"", "eth1"}}, kV4, "eth0", "192.0.2.10", ""},
+        {"empty regex: the default route", {.regexes = {""}}, kDual, "eth0", "192.0.2.10", "2001:db8::10"},
+        {"regex that does not parse", {.regexes = {"[", "^eth1$"}}, kV4, "eth1", "198.51.100.10", ""},
+        {"can-reach that is no address", {.names = {"eth1"}, .can_reach = "host"}, kV4, "eth1", "198.51.100.10", ""},
+        {"regex on one family of two, then a name",
+         {.regexes = {R"(198\.51|^eth0$)"}},
+         kDual,
+         "eth0",
+         "192.0.2.10",
+         "2001:db8::10"},
+        {"regex on both families",
+         {.regexes = {"198.51.100.10|2001:db8:1::10|eth0"}},
+         kDual,
+         "eth1",
+         "198.51.100.10",
+         "2001:db8:1::10"},
+        {"regex on one family only", {.regexes = {R"(198\.51)"}}, kDual, "eth1", "198.51.100.10", "2001:db8:1::10"},
+        {"regex without regard to case", {.regexes = {"(?i)^ETH1$"}}, kV4, "eth1", "198.51.100.10", ""},
+        {"regex with Go's anchors", {.regexes = {R"(\Aeth1\z)"}}, kV4, "eth1", "198.51.100.10", ""},
         {"address of each family",
          {.names = {"192.0.2.10"}, .public_ip = {{}, ip("2001:db8::10")}},
          kDual,
@@ -120,6 +145,16 @@ TEST_CASE("iface: a public IP with -iface is published and need not be on the in
     CHECK(text(choice->public_ip.v6) == "2001:db8::10");
 }
 
+TEST_CASE("iface: what was passed over is told")
+{
+    const auto choice = choose_wire({.names = {"eth9"}, .regexes = {"[", "eth1"}}, kV4, node());
+    REQUIRE(choice);
+    CHECK(choice->wire.name == "eth1");
+    CHECK(choice->passed_over ==
+          std::vector<std::string>{"-iface eth9: no such interface", "-iface-regex [: not a regular expression"});
+    CHECK(choose_wire({.names = {"eth1"}}, kV4, node())->passed_over.empty());
+}
+
 TEST_CASE("iface: a refusal says what was tried")
 {
     const auto refusal = [](const IfaceOptions& options, PerFamily<bool> enabled, const IfaceView& view = node()) {
@@ -131,6 +166,7 @@ TEST_CASE("iface: a refusal says what was tried")
     CHECK(refusal({.names = {"10.0.0.1"}}, kV4) == "-iface 10.0.0.1: no interface has this address");
     CHECK(refusal({.public_ip = {ip("10.0.0.1"), {}}}, kV4) == "-public-ip 10.0.0.1: no interface has this address");
     CHECK(refusal({.regexes = {"^zz"}}, kV4) == "-iface-regex ^zz: matches no address and no interface name");
+    CHECK(refusal({.regexes = {"127"}}, kV4) == "-iface-regex 127: matches no address and no interface name");
     CHECK(refusal({.regexes = {"["}}, kV4) == "-iface-regex [: not a regular expression");
     CHECK(refusal({.can_reach = "10.9.9.9"}, kV4) == "-iface-can-reach 10.9.9.9: Network is unreachable");
     CHECK(refusal({.names = {"eth9"}, .regexes = {"^zz"}}, kV4) ==
