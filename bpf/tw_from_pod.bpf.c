@@ -48,9 +48,19 @@ static __always_inline int tw_check_forged(struct __sk_buff *skb, const struct t
 	return 0;
 }
 
-/* To a pod of this node. A frame that carries the pod's own MAC was bridged, so nobody routes it and its TTL stays. */
-static __always_inline int tw_to_local(struct __sk_buff *skb, struct tw_pkt *pkt, const struct tw_endpoint *endpoint)
+/* Does the pod send the frame to its gateway? What it sends to another pod that routes, or to nobody, the stack
+ * bridges. */
+static __always_inline int tw_for_gateway(struct __sk_buff *skb, const struct tw_cached *slot)
 {
+	const struct ethhdr *eth = tw_header(skb, 0, sizeof(*eth));
+
+	return eth && tw_mac_eq(eth->h_dest, slot->host_mac);
+}
+
+/* To a pod of this node. A frame that carries the pod's own MAC was bridged, so nobody routes it and its TTL stays. */
+static __always_inline int tw_to_local(struct __sk_buff *skb, struct tw_pkt *pkt, const struct tw_cached *slot)
+{
+	const struct tw_endpoint *endpoint = &slot->endpoint;
 	const struct ethhdr *eth;
 	int ret;
 
@@ -62,14 +72,19 @@ static __always_inline int tw_to_local(struct __sk_buff *skb, struct tw_pkt *pkt
 		return TW_DROP(SHORT);
 	if (tw_mac_eq(eth->h_dest, endpoint->mac))
 		return tw_redirect_into_pod(skb, endpoint);
+	if (!tw_for_gateway(skb, slot))
+		return TW_STACK(NOT_GATEWAY);
 	return pkt->ttl <= 1 ? TW_STACK(TTL) : tw_into_pod(skb, pkt, endpoint);
 }
 
 /* To a pod of another node. */
-static __always_inline int tw_to_peer(struct __sk_buff *skb, struct tw_pkt *pkt, const struct tw_peer *peer)
+static __always_inline int tw_to_peer(struct __sk_buff *skb, struct tw_pkt *pkt, const struct tw_cached *slot)
 {
+	const struct tw_peer *peer = &slot->peer;
 	int ret;
 
+	if (!tw_for_gateway(skb, slot))
+		return TW_STACK(NOT_GATEWAY);
 	if (pkt->ttl <= 1)
 		return TW_STACK(TTL);
 	if (tw_segment_len(skb, pkt) > peer->mtu)
@@ -129,6 +144,7 @@ static __always_inline int tw_judge(struct __sk_buff *skb, const struct tw_pkt *
 		slot->peer = *peer;
 	}
 	slot->local = (__u8)local;
+	tw_put_mac(slot->host_mac, source->host_mac);
 	tw_cache_store(slot, basis, skb->ifindex, pkt, 0);
 	return 0;
 }
@@ -158,7 +174,7 @@ static __always_inline int tw_route(struct __sk_buff *skb)
 		if (ret)
 			return ret;
 	}
-	return slot->local ? tw_to_local(skb, &pkt, &slot->endpoint) : tw_to_peer(skb, &pkt, &slot->peer);
+	return slot->local ? tw_to_local(skb, &pkt, slot) : tw_to_peer(skb, &pkt, slot);
 }
 
 SEC("tc")

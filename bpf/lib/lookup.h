@@ -109,6 +109,8 @@ static __always_inline int tw_check_sender(const struct tw_addr *outer, const st
 	struct tw_node *node = bpf_map_lookup_elem(&tw_nodes, outer);
 	struct tw_peer *peer;
 
+	if (tw_is_own_node(outer))
+		return TW_DROP(SPOOF_NODE); /* a martian */
 	if (node) {
 		*stats = node->stats;
 		if (tw_cfg.anti_spoof == TW_SPOOF_OFF || !tw_in_cluster(inner) || tw_net_has(&node->pods, inner))

@@ -46,8 +46,10 @@ struct tw_cached {
 	__u64 epoch; /* 0: not a finding */
 	struct tw_peer peer;
 	struct tw_endpoint endpoint;
-	__u32 stats; /* index into tw_peer_stats of the sender */
+	__u32 stats;	  /* index into tw_peer_stats of the sender */
+	__u8 host_mac[6]; /* of a pod that sends: its gateway */
+	__u8 pad[2];
 };
-TW_ASSERT_SIZE(struct tw_cached, (72 + sizeof(struct tw_peer) + sizeof(struct tw_endpoint) + 4 + 7) / 8 * 8);
+TW_ASSERT_SIZE(struct tw_cached, (72 + sizeof(struct tw_peer) + sizeof(struct tw_endpoint) + 12 + 7) / 8 * 8);
 TW_ASSERT_OFF(struct tw_cached, epoch, 64);
 TW_ASSERT_OFF(struct tw_cached, peer, 72);

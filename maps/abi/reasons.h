@@ -58,7 +58,8 @@ enum tw_hook { TW_HOOKS(X) TW_HOOK__MAX };
 	X(NO_DEVICE, DROP, "needs the overlay device, which is not a vxlan device") \
 	X(KERNEL_ERROR, DROP, "a kernel helper failed half way") \
 	X(NO_NEIGHBOUR, STACK, "waits for a neighbour on the wire: sent again from the overlay device") \
-	X(MULTICAST, DROP, "multicast of the node itself, which the overlay has not")
+	X(MULTICAST, DROP, "multicast of the node itself, which the overlay has not") \
+	X(NOT_GATEWAY, STACK, "a pod sends it to another neighbour than its gateway")
 
 #define X(name, class, text) TW_R_##name,
 enum tw_reason { TW_REASONS(X) TW_R__MAX };

@@ -115,14 +115,6 @@ bool has_no_peer(const Packet& packet, const Outcome& twill, const Outcome&)
                        [&](const Frame& frame) { return is_error_of(twill.world.node(), frame.bytes); });
 }
 
-bool is_to_other_mac(const Packet& packet, const Outcome& twill, const Outcome&)
-{
-    if (packet.origin != Origin::pod_p && packet.origin != Origin::pod_q) return false;
-    const Mac to = mac_at(packet.bytes, 0);
-    return to != gateway_mac('a', packet.origin == Origin::pod_p ? 'p' : 'q') && (to.bytes[0] & 1U) == 0 &&
-           (has(twill, "from_pod TO_VXLAN") || has(twill, "from_pod TO_LOCAL") || has(twill, "from_pod KERNEL_ENCAP"));
-}
-
 // --- both ways -----------------------------------------------------------------------------------------------------
 
 bool is_invalid(const Packet&, const Outcome& twill, const Outcome& kernel)
@@ -207,13 +199,6 @@ bool has_bad_outer_checksum(const Packet& packet, const Outcome& twill, const Ou
     return test::ones_sum(bytes.data() + udp, size, static_cast<std::uint32_t>(pseudo + 17U + size)) != 0xffff;
 }
 
-bool has_own_outer_source(const Packet& packet, const Outcome& twill, const Outcome& kernel)
-{
-    const Ip own = public_ip('b', Family::v4);
-    return only_twill(twill, kernel) && tunnel_offset(packet) == kOuter4 &&
-           std::equal(own.network(), own.network() + 4, packet.bytes.begin() + kEth + 12);
-}
-
 bool has_zero_checksum(const Packet& packet, const Outcome& twill, const Outcome& kernel)
 {
     return kernel.frames.empty() && !twill.frames.empty() && tunnel_offset(packet) == kOuter6 &&
@@ -240,7 +225,6 @@ const std::vector<Accepted>& all_accepted()
         {"forged", "a pod must not make VXLAN for a node, nor hide it behind a priority tag", is_forged},
         {"no peer", "flannel sends what no lease covers by the default route, unencapsulated", has_no_peer},
         {"short", "a packet of a pod that is shorter than its own headers is dropped", is_short},
-        {"other mac", "the fast path does not look at whom on its link a pod addresses", is_to_other_mac},
         {"UDP length", "who vouches for the checksum over a wrong UDP length", has_wrong_udp_length},
         {"outer checksum", "the fast path verifies no outer checksum: the inner one covers the pod's data",
          has_bad_outer_checksum},
@@ -251,7 +235,6 @@ const std::vector<Accepted>& all_accepted()
         {"header checksum", "of a pod's packet: the fast path keeps it wrong, the receiving pod drops", has_bad_header},
         {"spoof", "twill alone checks that an inner source belongs to the sending node", is_spoofed},
         {"no IP", "a flannel overlay carries IP only; the kernel takes priority tags off", is_no_ip},
-        {"own outer source", "a martian to the kernel, to -anti-spoof=loose an unknown node", has_own_outer_source},
         {"broadcast", "twill takes only what is addressed to its VtepMAC", is_broadcast},
         {"zero checksum", "twill takes IPv6 without an outer UDP checksum (RFC 6935)", has_zero_checksum},
         {"own inner source mac", "the kernel's device takes it for a loop", has_own_inner_source_mac},

@@ -334,3 +334,17 @@ TEST_CASE("from_pod: peers of several prefix lengths are found, the trie's too")
         expect(a.from_pod(pod_frame(net, ip(dst)) + udp()), class_of(reason) == 'F' ? kRedirect : kUnspec, reason);
     }
 }
+
+TEST_CASE("from_pod: only what goes to the gateway is routed; another neighbour's frames are the stack's to bridge")
+{
+    for (const auto& net : nets())
+        for (const Ip& dst : {net.pod_b, net.pod_c, net.pod2}) {
+            CAPTURE(net.name);
+            const Node a = node_a();
+            const Layers frame = pod_frame(net, dst) + udp();
+            const Layers to_router = with<Eth>(frame, [](Eth& eth) { eth.dst = mac("02:00:00:00:77:77"); });
+            expect_untouched(a.from_pod(to_router), to_router, TW_R_NOT_GATEWAY);
+            CHECK(a.from_pod(frame).verdict == kRedirect);
+            expect_untouched(a.from_pod(to_router), to_router, TW_R_NOT_GATEWAY);
+        }
+}
