@@ -73,6 +73,8 @@ on_the_wire() { # FAMILY
 	[[ $family == 4 ]] || unused=fd00:42:0:ffff::9
 	for way in plain fragments priority-tag broadcast extension; do
 		more=()
+		# The layer below is one for both families.
+		[[ $family == 4 || ${TWILL_FULL:-} == 1 || $way != @(priority-tag|broadcast) ]] || continue
 		case $way in
 		fragments) more=(fragments=1 size=600) ;;
 		priority-tag) more=(tag=0) ;;
