@@ -78,6 +78,8 @@ HttpRequest EtcdClient::request(std::string_view method) const
     request.method = "POST";
     request.url = options_.endpoints[current_] + "/etcdserverpb." + std::string(method);
     request.version = HttpVersion::http2;
+    // A second call on a connection of etcd ends in "Error in the HTTP2 framing layer" with libcurl 7.88. Calls are few.
+    request.is_own_connection = true;
     request.headers = {"Content-Type: application/grpc", "TE: trailers", "User-Agent: twilld"};
     if (!token_.empty() && method != kAuthenticate) request.headers.push_back("token: " + token_);
     request.tls.ca_file = options_.ca_file;
@@ -175,7 +177,6 @@ EtcdCall EtcdClient::stream(std::string_view method, const std::vector<std::stri
     auto http = request(method);
     for (const auto& message : messages) http.body += grpc_frame(message);
     http.headers.emplace_back("hasleader: true"); // a member that lost its leader ends the stream
-    http.is_own_connection = true;
     http.max_body = 0;
     HttpHandler h;
     h.on_head = [weak = std::weak_ptr(call)](const HttpHead& head) {
