@@ -4,6 +4,7 @@
 #include <string_view>
 #include <utility>
 
+#include "agent/store/etcd_options.hpp"
 #include "agent/store/file_store.hpp"
 #include "agent/store/kube_store.hpp"
 
@@ -42,6 +43,23 @@ Result<std::unique_ptr<Store>> open_kubernetes(const Settings& settings, Loop& l
     return store;
 }
 
+Result<std::unique_ptr<Store>> open_etcd(const Settings& settings, Loop& loop, const Clock& clock)
+{
+    EtcdOptions options;
+    options.endpoints = settings.etcd.endpoints;
+    options.prefix = settings.etcd.prefix;
+    options.cert_file = settings.etcd.cert_file;
+    options.key_file = settings.etcd.key_file;
+    options.ca_file = settings.etcd.ca_file;
+    options.username = settings.etcd.username;
+    options.password = settings.etcd.password;
+    options.twill_keys = net_conf_keys();
+    options.renew_margin = settings.renew_margin;
+    auto store = make_etcd_store(std::move(options), loop, clock);
+    if (!store) return Error{store.error().code, "flag -" + store.error().what};
+    return store;
+}
+
 } // namespace
 
 Result<std::unique_ptr<Store>> open_store(const Settings& settings, Loop& loop, const Clock& clock)
@@ -50,8 +68,7 @@ Result<std::unique_ptr<Store>> open_store(const Settings& settings, Loop& loop, 
     case StoreKind::kubernetes:
         return open_kubernetes(settings, loop, clock);
     case StoreKind::etcd:
-        return Error{ENOTSUP, "flag -etcd-endpoints: this twilld has no etcd store yet, use -store file:///dir or "
-                              "-kube-subnet-mgr"};
+        return open_etcd(settings, loop, clock);
     case StoreKind::file:
         break;
     }

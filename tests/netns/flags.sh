@@ -143,6 +143,31 @@ check "several selectors, none serves" \
 	refuses "no usable interface: -iface eth9: no such interface; -iface-regex ^zz: matches no address and no interface name" \
 	-- -iface=eth9 -iface-regex=^zz
 
+# --- the store: what flannel's flags mean without -store
+check "-kube-subnet-mgr has to know its node" refuses "flag -kube-subnet-mgr: which node is this?" TWILL_STORE= TWILL_NODE= -- -kube-subnet-mgr
+check "-kube-subnet-mgr has to know its server" refuses "flag -kube-subnet-mgr: no way to the Kubernetes API server" TWILL_STORE= -- -kube-subnet-mgr
+check "-etcd-endpoints: what is no URL is refused" refuses "flag -etcd-endpoints ftp://x: want URLs" TWILL_STORE= -- -etcd-endpoints=ftp://x
+if command -v etcd >/dev/null && command -v etcdctl >/dev/null; then
+	lab_spawn node-a etcd --data-dir "$LAB_DIR/.lab/etcd" --listen-client-urls http://127.0.0.1:2379 --listen-peer-urls http://127.0.0.1:2380 \
+		--advertise-client-urls http://127.0.0.1:2379 >"$LAB_DIR/.lab/etcd.log" 2>&1
+	disown "$LAB_PID"
+	keys() { node_exec node-a env ETCDCTL_API=3 etcdctl "$@"; }
+	check "etcd runs" wait_until "$(scaled 20)" keys endpoint health
+	keys put /coreos.com/network/config <"$LAB_DIR/.lab/config" >/dev/null
+	keys put /other/config <"$LAB_DIR/.lab/config" >/dev/null
+	start node-a TWILL_STORE=
+	wait_ready node-a "$(scaled 30)"
+	check "nothing said: the lease is in etcd, where flannel looks, at the second of the default endpoints" \
+		same "/coreos.com/network/subnets/$(status node-a .lease.key)" "$(keys get --prefix --keys-only /coreos.com/network/subnets | xargs)"
+	agent_stop node-a
+	start node-a TWILL_STORE= FLANNELD_ETCD_PREFIX=/other FLANNELD_ETCD_ENDPOINTS=http://127.0.0.1:2379
+	wait_ready node-a "$(scaled 30)"
+	check "-etcd-prefix, -etcd-endpoints" same "/other/subnets/$(status node-a .lease.key)" "$(keys get --prefix --keys-only /other/subnets | xargs)"
+	agent_stop node-a
+else
+	echo "not checked: a real etcd behind -etcd-endpoints, there is no etcd or etcdctl"
+fi
+
 # --- what is refused
 check "a renew margin of a day" refuses 'flag -subnet-lease-renew-margin "1440": allowed: 1 to 1439' -- -subnet-lease-renew-margin=1440
 check "two stores" refuses "a node has one store" -- -kube-subnet-mgr
