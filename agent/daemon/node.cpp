@@ -129,7 +129,7 @@ void Node::choose_mac(const std::function<void()>& then)
         on_health(std::nullopt);
         vtep_mac_ = Mac::random();
         if (*found)
-            for (const auto family : kFamilies)
+            for (const auto family : {Family::v6, Family::v4}) // flannel's node has two MACs: IPv4's stays
                 if (const auto& mac = (*found)->vtep_mac[family]; mac) vtep_mac_ = *mac;
         then();
     });

@@ -96,6 +96,16 @@ check "and the node its pod CIDR" same "$v4" "$(status node-a '.lease.pods[0]')"
 check "which is written again" same "FLANNEL_SUBNET=${v4/.0\//.1/} FLANNEL_IPMASQ=false" \
 	"$(grep -E '^FLANNEL_(SUBNET|IPMASQ)=' "$DIR/subnet.env" | xargs)"
 check "without -healthz-port nobody listens" same " " "$(http node-a 127.0.0.1 8081 /healthz)"
+
+# --- taken over from flannel, whose node has a MAC for each family
+key=$(status node-a .lease.key)
+agent_stop node-a
+ip -n "$(node_ns node-a)" link del twill0
+jq -c '.BackendData.VtepMAC = "0e:00:00:00:00:44" | .BackendV6Data.VtepMAC = "0e:00:00:00:00:66"' "$LEASES/$key.json" >"$LAB_DIR/.lab/lease"
+mv "$LAB_DIR/.lab/lease" "$LEASES/$key.json"
+start node-a
+wait_ready node-a
+check "of two MACs IPv4's is kept" same "0e:00:00:00:00:44" "$(status node-a .overlay.mac)"
 agent_stop node-a
 
 # --- the command line before variables; bad variables
