@@ -71,7 +71,8 @@ is_right "at first"
 
 # --- down and up
 flood_start local "node-a pod-a1" "$(pod_ip node-a pod-a2 4)" 500
-lab_spawn node-a-pod-a1 "$TRAFFIC" tcp-rr "$(pod_ip node-c pod-c1 4)" 5001 --until-signal --timeout "$(scaled 30)" --json >"$LAB_DIR/.lab/tcp"
+lab_spawn node-a-pod-a1 "$TRAFFIC" tcp-rr "$(pod_ip node-c pod-c1 4)" 5001 --until-signal \
+	--timeout "$(scaled 30)" --json >"$LAB_DIR/.lab/tcp"
 TCP=$LAB_PID
 ip -n "$NS" link set dev eth0 down
 check "wire down: no peer is programmed, and each says why" wait_until "$SOON" status_is node-a \
@@ -160,5 +161,21 @@ for node in node-b node-c; do
 	check "another address: $node takes nothing from the old one" wait_until "$SOON" no_node "$node" "$old"
 done
 is_right "another address"
+# --- a peer that was installed anew: same pods, another VtepMAC
+old_mac=$(status node-c .overlay.mac)
+pods_c=$(pods_of node-c)
+node_ctl node-c detach --yes >/dev/null
+agent_stop node-c
+grep -l '"Node":"node-c"' "$LAB_DIR"/store/leases/*.json | xargs -d '\n' rm
+agent_start node-c
+wait_ready node-c
+mac=$(status node-c .overlay.mac)
+check "a peer made anew: it has another MAC and the same pods" test "$mac" != "$old_mac" -a "$pods_c" == "$(pods_of node-c)"
+mac_is_sent() {
+	same "$mac" "$(peer_field node-a "$pods_c" vtep_mac | jq -r '.[]' | xargs printf '%02x:%02x:%02x:%02x:%02x:%02x')"
+}
+check "a peer made anew: packets carry its MAC" wait_until "$SOON" mac_is_sent
+check "a peer made anew: pods reach each other" paths_work
+
 check "no packet was dropped as spoofed" same 0 "$(drop_count node-c spoof_node)"
 finish
