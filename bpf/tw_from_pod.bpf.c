@@ -126,6 +126,9 @@ static __always_inline int tw_judge(struct __sk_buff *skb, const struct tw_pkt *
 	peer = local ? 0 : tw_peer_lookup(&pkt->dst, pkt->v6);
 	if (!local && !peer)
 		return TW_STACK(NOT_POD);
+	slot->epoch = 0;
+	if (peer)
+		slot->peer = *peer; /* from whichever map: from here on there is one way only */
 	if (!tw_cfg.fast)
 		return TW_STACK(FAST_OFF);
 	if (l4)
@@ -140,8 +143,6 @@ static __always_inline int tw_judge(struct __sk_buff *skb, const struct tw_pkt *
 		if (!endpoint)
 			return TW_STACK(NO_ENDPOINT);
 		slot->endpoint = *endpoint;
-	} else {
-		slot->peer = *peer;
 	}
 	slot->local = (__u8)local;
 	tw_put_mac(slot->host_mac, source->host_mac);
