@@ -78,7 +78,8 @@ HttpRequest EtcdClient::request(std::string_view method) const
     request.method = "POST";
     request.url = options_.endpoints[current_] + "/etcdserverpb." + std::string(method);
     request.version = HttpVersion::http2;
-    // A second call on a connection of etcd ends in "Error in the HTTP2 framing layer" with libcurl 7.88. Calls are few.
+    // A second call on a connection of etcd ends in "Error in the HTTP2 framing layer" with libcurl 7.88. Calls are
+    // few.
     request.is_own_connection = true;
     request.headers = {"Content-Type: application/grpc", "TE: trailers", "User-Agent: twilld"};
     if (!token_.empty() && method != kAuthenticate) request.headers.push_back("token: " + token_);
