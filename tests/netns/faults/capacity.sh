@@ -17,11 +17,12 @@ LAB_NET4=10.0.0.0/8
 
 # leases FIRST LAST: nodes of these numbers behind the router, one pod CIDR each.
 leases() {
-	local i ip
+	local i ip mac
 	for ((i = $1; i <= $2; i++)); do
 		ip=203.$((i / 62500)).$((i / 250 % 250)).$((i % 250 + 1))
-		printf '{"PublicIP":"%s","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"0e:00:00:00:%02x:%02x"},"Subnet":"10.%d.%d.0/24","Node":"node-%d"}\n' \
-			"$ip" $((i / 256)) $((i % 256)) $((i / 256)) $((i % 256)) "$i" >"$LAB_DIR/store/leases/10.$((i / 256)).$((i % 256)).0-24.json"
+		printf -v mac '0e:00:00:00:%02x:%02x' $((i / 256)) $((i % 256))
+		printf '{"PublicIP":"%s","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"%s"},"Subnet":"10.%d.%d.0/24","Node":"node-%d"}\n' \
+			"$ip" "$mac" $((i / 256)) $((i % 256)) "$i" >"$LAB_DIR/store/leases/10.$((i / 256)).$((i % 256)).0-24.json"
 	done
 }
 entries() { bpftool -j map dump pinned "$LAB_PINS/$1/v1/maps/$2" | jq length; }

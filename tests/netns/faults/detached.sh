@@ -53,7 +53,8 @@ for entry in "${PROGRAMS[@]}"; do
 done
 check "all are back" wait_until "$SOON" all_attached
 flood_end
-echo "taken off $(wc -l <"$LAB_DIR/.lab/back") times, back after at most $(sort -n "$LAB_DIR/.lab/back" | tail -n 1) ms, sent $SENT, lost $LOST"
+slowest=$(sort -n "$LAB_DIR/.lab/back" | tail -n 1)
+echo "taken off $(wc -l <"$LAB_DIR/.lab/back") times, back after at most $slowest ms, sent $SENT, lost $LOST"
 check "no packet between pods was lost" same 0 "$LOST"
 check "the agent told of it" said node-a "program was taken off, attaching it again"
 check "the attachments are those of before" same "$before" "$(status node-a '.attachments | tojson')"

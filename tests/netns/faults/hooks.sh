@@ -15,7 +15,7 @@ user_load() {
 	mkdir -p "$LAB_PINS/user/$1"
 	bpftool prog load "$OBJECT" "$LAB_PINS/user/$1/prog" type classifier pinmaps "$LAB_PINS/user/$1"
 }
-user_count() { bpftool -j map dump pinned "$LAB_PINS/user/$1/user_count" | jq '.[0].formatted.value // (.[0].value | if type == "array" then error("no BTF") else . end)'; }
+user_count() { bpftool -j map dump pinned "$LAB_PINS/user/$1/user_count" | jq '.[0] | (.formatted // .).value'; }
 
 # user_filter NAME INTERFACE SIDE PREF / user_tcx NAME INTERFACE SIDE first|last
 user_filter() {

@@ -45,7 +45,8 @@ shape_from() {
 	node_exec node-a tc filter add dev "$dev" parent ffff: protocol all u32 match u32 0 0 action mirred egress redirect dev ifb0
 }
 flagged() { # POD true|false: the map says whether it is shaped
-	same "$2" "$(node_ctl node-a -o json endpoints | jq --arg dev "$(pod_host_if node-a "$1")" '[.items[] | select(.interface == $dev) | .shaped] | unique | .[]')"
+	same "$2" "$(node_ctl node-a -o json endpoints | jq --arg dev "$(pod_host_if node-a "$1")" \
+		'[.items[] | select(.interface == $dev) | .shaped] | unique | .[]')"
 }
 
 test_lab
