@@ -59,9 +59,10 @@ Result<std::string> etcd_endpoint(std::string_view text, bool has_tls_files)
 {
     std::string url(text);
     while (!url.empty() && (url.front() == ' ' || url.front() == '\t')) url.erase(0, 1);
-    while (!url.empty() && (url.back() == ' ' || url.back() == '\t' || url.back() == '/')) url.pop_back();
+    while (!url.empty() && (url.back() == ' ' || url.back() == '\t')) url.pop_back();
     const bool is_shown = url.find('@') == url.npos; // before it may be a password
     if (url.find("://") == url.npos) url = (has_tls_files ? "https://" : "http://") + url;
+    while (url.ends_with('/') && !url.ends_with("://")) url.pop_back();
     const std::string_view host = std::string_view(url).substr(url.find("://") + 3);
     if ((!url.starts_with("http://") && !url.starts_with("https://")) || host.empty() ||
         host.find_first_of("/?#@ \t\r\n") != host.npos)
