@@ -221,8 +221,9 @@ Result<Lease> EtcdStore::wanted_lease() const
 
 void EtcdStore::keep_own(Lease lease)
 {
-    const bool is_new = own_ != lease;
     const auto known = told_.find(lease.key);
+    // Lost and acquired again within a second it is the same to the letter, but was told gone.
+    const bool is_new = own_ != lease || (has_snapshot_ && known == told_.end());
     // What was told of this key as somebody's, or as bad, is taken back; what on_own_lease() told is not told twice.
     const bool was_other =
         known != told_.end() && !(own_ && known->second == Told(*own_)) && known->second != Told(lease);
