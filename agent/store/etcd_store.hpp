@@ -116,6 +116,7 @@ private:
     bool is_publish_due_ = false;
     bool is_renewal_ = false; ///< due for its age only: written without listing first
     bool is_check_ = false;   ///< due because the own key looked wrong: looked at once more before anything is written
+    bool is_own_lost_ = false; ///< it was not as written: told again once it is
     bool is_marker_denied_ = false;
     /// What the write under way wants.
     struct Plan {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "agent/store/etcd_codec.hpp"
 #include "agent/store/etcd_store.hpp"
@@ -44,7 +45,7 @@ void EtcdStore::work()
 {
     if (!is_publish_due_) return;
     if (std::exchange(is_check_, false) && is_own_intact()) {
-        is_publish_due_ = false;
+        is_publish_due_ = is_own_lost_ = false;
         return;
     }
     plan_ = {};
@@ -222,8 +223,8 @@ Result<Lease> EtcdStore::wanted_lease() const
 void EtcdStore::keep_own(Lease lease)
 {
     const auto known = told_.find(lease.key);
-    // Lost and acquired again within a second it is the same to the letter, but was told gone.
-    const bool is_new = own_ != lease || (has_snapshot_ && known == told_.end());
+    // Lost and acquired again within a second it is the same to the letter, but may have been told gone.
+    const bool is_new = std::exchange(is_own_lost_, false) || own_ != lease;
     // What was told of this key as somebody's, or as bad, is taken back; what on_own_lease() told is not told twice.
     const bool was_other =
         known != told_.end() && !(own_ && known->second == Told(*own_)) && known->second != Told(lease);
@@ -257,7 +258,7 @@ void EtcdStore::check_own()
         own_mod_ = entry->mod_revision;
         return keep_own(*lease);
     }
-    is_publish_due_ = is_check_ = true;
+    is_publish_due_ = is_check_ = is_own_lost_ = true;
     is_renewal_ = false;
     const SteadyTime now = clock_.steady();
     // Two agents that both think that they own a lease must not rewrite it in a hot loop.
