@@ -114,8 +114,8 @@ private:
     std::int64_t own_etcd_lease_ = 0; ///< 0: a reservation
     SteadyTime own_granted_{};
     bool is_publish_due_ = false;
-    bool is_renewal_ = false; ///< due for its age only: written without listing first
-    bool is_check_ = false;   ///< due because the own key looked wrong: looked at once more before anything is written
+    bool is_renewal_ = false;  ///< due for its age only: written without listing first
+    bool is_check_ = false;    ///< due because the own key looked wrong: looked at once more before anything is written
     bool is_own_lost_ = false; ///< it was not as written: told again once it is
     bool is_marker_denied_ = false;
     /// What the write under way wants.
