@@ -117,6 +117,7 @@ std::vector<PinDir> PinDir::others() const
     std::sort(names.begin(), names.end(),
               [](const auto& a, const auto& b) { return a.size() != b.size() ? a.size() > b.size() : a > b; });
     std::vector<PinDir> others;
+    others.reserve(names.size());
     for (auto& name : names) others.push_back(PinDir(root_, std::move(name)));
     return others;
 }

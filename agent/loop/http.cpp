@@ -186,6 +186,7 @@ void HttpClient::Impl::cancel(const std::shared_ptr<State>& state)
 
 void HttpClient::Impl::drop(const std::shared_ptr<State>& state)
 {
+    // `state` may be what is erased. NOLINTNEXTLINE(performance-unnecessary-copy-initialization)
     const auto keep = state;
     if (std::exchange(state->is_added, false)) curl_multi_remove_handle(multi, state->easy.get());
     states.erase(state);

@@ -121,7 +121,7 @@ void EtcdClient::attempt(const std::shared_ptr<Unary>& call)
     http.body = call->message;
     http.timeout = options_.call_timeout;
     http.max_body = kMaxAnswer;
-    call->http = http_.fetch(std::move(http), [this, weak = std::weak_ptr(call)](Result<HttpReply> reply) {
+    call->http = http_.fetch(std::move(http), [this, weak = std::weak_ptr(call)](const Result<HttpReply>& reply) {
         if (const auto strong = weak.lock()) ended(strong, reply);
     });
 }
@@ -184,7 +184,7 @@ EtcdCall EtcdClient::stream(std::string_view method, const std::vector<std::stri
     h.on_head = [weak = std::weak_ptr(call)](const HttpHead& head) {
         if (const auto strong = weak.lock()) strong->head = head;
     };
-    const auto end = [this, weak = std::weak_ptr(call)](Error why) {
+    const auto end = [this, weak = std::weak_ptr(call)](const Error& why) {
         const auto strong = weak.lock();
         if (!strong) return;
         rotate(strong->endpoint);

@@ -105,26 +105,26 @@ void EtcdStore::list(EtcdCall& slot, std::function<void(Result<EtcdListing>)> do
     for (const Range range : {kLeases, kMarkers, kConfig})
         if (!is_denied_[range]) ranges.push_back(range_of(range));
     const auto asked = is_denied_;
-    slot = transport_->unary("KV/Txn", encode_list(ranges),
-                             [this, asked, &slot, count = ranges.size(), done](Result<std::string> answer) {
-                                 if (!answer && answer.error().code == EACCES) {
-                                     // A user may have rights on what flannel needs only: ask for less.
-                                     for (const Range range : {kMarkers, kConfig}) {
-                                         if (asked[range]) continue;
-                                         is_denied_ = asked;
-                                         is_denied_[range] = true;
-                                         return list(slot, done);
-                                     }
-                                     is_denied_ = {};
-                                 }
-                                 if (!answer) return done(answer.error());
-                                 auto listing = decode_list(*answer, count);
-                                 if (!listing) return done(listing.error());
-                                 for (const Range range : {kMarkers, kConfig})
-                                     if (asked[range])
-                                         listing->ranges.insert(listing->ranges.begin() + range, std::vector<EtcdKv>{});
-                                 done(std::move(listing));
-                             });
+    slot = transport_->unary(
+        "KV/Txn", encode_list(ranges),
+        [this, asked, &slot, count = ranges.size(), done = std::move(done)](Result<std::string> answer) {
+            if (!answer && answer.error().code == EACCES) {
+                // A user may have rights on what flannel needs only: ask for less.
+                for (const Range range : {kMarkers, kConfig}) {
+                    if (asked[range]) continue;
+                    is_denied_ = asked;
+                    is_denied_[range] = true;
+                    return list(slot, done);
+                }
+                is_denied_ = {};
+            }
+            if (!answer) return done(answer.error());
+            auto listing = decode_list(*answer, count);
+            if (!listing) return done(listing.error());
+            for (const Range range : {kMarkers, kConfig})
+                if (asked[range]) listing->ranges.insert(listing->ranges.begin() + range, std::vector<EtcdKv>{});
+            done(std::move(listing));
+        });
 }
 
 void EtcdStore::watch(StoreListener& listener)

@@ -118,7 +118,8 @@ void EtcdStore::write()
         marker.erase(marker.find_last_not_of('\n') + 1);
         txn.puts.push_back({keys_.marker(wanted->key), std::move(marker), 0, 0, etcd_lease});
     }
-    work_call_ = transport_->unary("KV/Txn", encode_txn(txn), [this](Result<std::string> answer) { written(answer); });
+    work_call_ =
+        transport_->unary("KV/Txn", encode_txn(txn), [this](const Result<std::string>& answer) { written(answer); });
 }
 
 void EtcdStore::written(const Result<std::string>& answer)

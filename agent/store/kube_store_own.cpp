@@ -39,20 +39,20 @@ void KubeStore::fetch(std::string what, HttpRequest request, std::function<void(
     request.max_body = kMaxObject;
     request.timeout = options_.answer_timeout;
     const unsigned id = next_call_++;
-    calls_[id] = http_.fetch(
-        std::move(request), [this, id, what = std::move(what), done = std::move(done)](Result<HttpReply> reply) {
-            // The call holds this closure: what is still needed of it moves out first.
-            const auto go_on = done;
-            const std::string about = what;
-            calls_.erase(id);
-            if (!reply) return go_on(reply.error());
-            if (reply->head.is_success()) return go_on(std::move(reply->body));
-            retry_after_ = retry_after(http_field(reply->head.fields, "retry-after"));
-            const auto status = parse_status(reply->body);
-            go_on(Error{code_of(reply->head.status), about + ": " + access_.describe() + " answers " +
-                                                         std::to_string(reply->head.status) +
-                                                         (status.message.empty() ? "" : ": " + status.message)});
-        });
+    calls_[id] = http_.fetch(std::move(request), [this, id, what = std::move(what),
+                                                  done = std::move(done)](Result<HttpReply> reply) mutable {
+        // The call holds this closure: what is still needed of it moves out first.
+        const auto go_on = std::move(done);
+        const std::string about = std::move(what);
+        calls_.erase(id);
+        if (!reply) return go_on(reply.error());
+        if (reply->head.is_success()) return go_on(std::move(reply->body));
+        retry_after_ = retry_after(http_field(reply->head.fields, "retry-after"));
+        const auto status = parse_status(reply->body);
+        go_on(Error{code_of(reply->head.status), about + ": " + access_.describe() + " answers " +
+                                                     std::to_string(reply->head.status) +
+                                                     (status.message.empty() ? "" : ": " + status.message)});
+    });
 }
 
 void KubeStore::with_name(std::function<void(Result<>)> done)
@@ -218,7 +218,7 @@ void KubeStore::announce(const KubeNode& node)
         has_announced_ |= std::exchange(is_announce_due_, false);
         return work_done();
     }
-    patch_status(announce_patch(clock_.wall()), [this](Result<KubeNode> after) {
+    patch_status(announce_patch(clock_.wall()), [this](const Result<KubeNode>& after) {
         if (!after) return work_failed(after.error());
         is_announce_due_ = false;
         has_announced_ = true;
