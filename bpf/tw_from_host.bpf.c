@@ -21,7 +21,7 @@ static __always_inline int tw_send(struct __sk_buff *skb)
 	struct tw_pkt pkt;
 	int ret;
 
-	ret = tw_parse_l3(skb, (__be16)skb->protocol, ETH_HLEN, &pkt);
+	ret = tw_parse_l3(skb, tw_ethertype(skb), ETH_HLEN, &pkt);
 	if (ret)
 		return ret > 0 ? TW_DROP(NO_PEER) : ret; /* nothing but IP has a peer */
 	peer = tw_peer_lookup(&pkt.dst, pkt.v6);
@@ -35,11 +35,11 @@ static __always_inline int tw_send(struct __sk_buff *skb)
 	if (tw_in_own_pods(&pkt.src) && !pkt.odd && !tw_parse_l4(skb, &pkt) && !pkt.odd)
 		tw_flow_note(skb, &pkt);
 	if (peer->mode == TW_MODE_DIRECT)
-		return tw_neigh_is_known(skb, peer, pkt.v6) ? tw_direct(skb, &pkt, peer, 0) : tw_again();
+		return tw_neigh_is_known(skb, peer, pkt.v6) ? tw_direct(skb, pkt.v6, peer, 0) : tw_again();
 	if (!skb->gso_size && pkt.l3_len > peer->mtu)
 		return tw_kernel_encap(skb, &pkt, peer,
 				       TW_STACK(TOO_BIG)); /* outer fragments are the kernel's to make */
-	ret = tw_encap(skb, &pkt, peer, 0);
+	ret = tw_encap(skb, pkt.v6, pkt.l3_len, pkt.tos, peer, 0, 0);
 	if (ret == TW_STACK(ENCAPSULATED) || ret == TW_STACK(KERNEL_ENCAP))
 		return tw_kernel_encap(skb, &pkt, peer, ret);
 	return ret;

@@ -13,13 +13,13 @@ static __always_inline int tw_admit(struct __sk_buff *skb)
 	struct tw_peer *peer;
 	const struct ethhdr *eth;
 	struct tw_pkt pkt;
-	__u32 stats = 0;
+	__u32 stats = 0, mtu;
 	int ret, l4;
 
 	/* A flannel overlay carries IP only. The kernel has taken an inner VLAN tag off. */
 	if (skb->vlan_present)
 		return TW_DROP(BAD_VXLAN);
-	ret = tw_parse_l3(skb, (__be16)skb->protocol, ETH_HLEN, &pkt);
+	ret = tw_parse_l3(skb, tw_ethertype(skb), ETH_HLEN, &pkt);
 	if (ret)
 		return ret > 0 ? TW_DROP(BAD_VXLAN) : ret;
 	ret = tw_check_overlay(skb, &pkt, &stats);
@@ -30,7 +30,7 @@ static __always_inline int tw_admit(struct __sk_buff *skb)
 		if (!eth || tw_mac_eq(eth->h_dest, tw_cfg.vtep_mac))
 			return ret;
 		peer = tw_peer_lookup(&pkt.dst, pkt.v6);
-		return peer && peer->mode == TW_MODE_DIRECT ? tw_direct(skb, &pkt, peer, 0) : ret;
+		return peer && peer->mode == TW_MODE_DIRECT ? tw_direct(skb, pkt.v6, peer, 0) : ret;
 	}
 	if (ret)
 		return ret;
@@ -41,10 +41,10 @@ static __always_inline int tw_admit(struct __sk_buff *skb)
 
 	/* Such a packet of a flow that the programs carry must not meet conntrack, which has not seen the others. */
 	l4 = tw_parse_l4_all(skb, &pkt);
-	ret = tw_choose_endpoint(skb, &pkt, l4, tw_in_cluster(&pkt.src), 0, &endpoint);
+	ret = tw_choose_endpoint(skb, &pkt, l4, tw_in_cluster(&pkt.src), 0, &endpoint, &mtu);
 	if (ret)
 		return ret;
-	return endpoint ? tw_into_pod(skb, &pkt, endpoint) : TW_STACK(TO_STACK);
+	return endpoint ? tw_into_pod(skb, pkt.v6, endpoint) : TW_STACK(TO_STACK);
 }
 
 SEC("tc")

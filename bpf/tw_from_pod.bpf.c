@@ -2,6 +2,7 @@
 #include "bpf/lib/deliver.h"
 #include "bpf/lib/forged.h"
 #include "bpf/lib/overlay.h"
+#include "bpf/lib/quick.h"
 
 /* tc ingress of the host side of a pod's interface: all that the pod sends. */
 
@@ -12,9 +13,9 @@
  * trace in the host's neighbour table. */
 static __always_inline void tw_report_claim(struct __sk_buff *skb, const struct tw_pkt *pkt)
 {
-	struct tw_claim claim = {.addr = pkt->src, .ifindex = skb->ifindex};
-	struct tw_event event = {.kind = TW_EVENT_CLAIM, .ifindex = skb->ifindex, .addr = pkt->src};
-	struct tw_claim any = {.ifindex = skb->ifindex};
+	struct tw_claim claim = {.addr = pkt->src, .ifindex = tw_ifindex(skb)};
+	struct tw_event event = {.kind = TW_EVENT_CLAIM, .ifindex = tw_ifindex(skb), .addr = pkt->src};
+	struct tw_claim any = {.ifindex = tw_ifindex(skb)};
 	__u64 now = bpf_ktime_get_ns();
 	__u64 *last;
 
@@ -58,44 +59,35 @@ static __always_inline int tw_for_gateway(struct __sk_buff *skb, const struct tw
 }
 
 /* To a pod of this node. A frame that carries the pod's own MAC was bridged, so nobody routes it and its TTL stays. */
-static __always_inline int tw_to_local(struct __sk_buff *skb, struct tw_pkt *pkt, const struct tw_cached *slot)
+static __always_inline int tw_to_local(struct __sk_buff *skb, const struct tw_pkt *pkt, const struct tw_cached *slot)
 {
-	const struct tw_endpoint *endpoint = &slot->endpoint;
-	const struct ethhdr *eth;
-	int ret;
+	const struct ethhdr *eth = tw_header(skb, 0, sizeof(*eth));
 
-	ret = tw_endpoint_check(skb, endpoint, 0);
-	if (ret)
-		return ret;
-	eth = tw_header(skb, 0, sizeof(*eth));
 	if (!eth)
 		return TW_DROP(SHORT);
-	if (tw_mac_eq(eth->h_dest, endpoint->mac))
-		return tw_redirect_into_pod(skb, endpoint);
+	if (tw_mac_eq(eth->h_dest, slot->endpoint.mac))
+		return tw_redirect_into_pod(skb, &slot->endpoint);
 	if (!tw_for_gateway(skb, slot))
 		return TW_STACK(NOT_GATEWAY);
-	return pkt->ttl <= 1 ? TW_STACK(TTL) : tw_into_pod(skb, pkt, endpoint);
+	return pkt->ttl <= 1 ? TW_STACK(TTL) : tw_into_pod(skb, pkt->v6, &slot->endpoint);
 }
 
-/* To a pod of another node. */
-static __always_inline int tw_to_peer(struct __sk_buff *skb, struct tw_pkt *pkt, const struct tw_cached *slot)
+/* To a pod of another node; for the gateway, and with a TTL that does not expire. */
+static __always_inline int tw_to_peer(struct __sk_buff *skb, int v6, __u32 l3_len, __u32 hdr_len, __u8 tos,
+				      const struct tw_cached *slot)
 {
 	const struct tw_peer *peer = &slot->peer;
 	int ret;
 
-	if (!tw_for_gateway(skb, slot))
-		return TW_STACK(NOT_GATEWAY);
-	if (pkt->ttl <= 1)
-		return TW_STACK(TTL);
-	if (tw_segment_len(skb, pkt) > peer->mtu)
+	if (unlikely(tw_segment_len(skb, l3_len, hdr_len) > peer->mtu))
 		return TW_STACK(TOO_BIG);
-	if (!peer->wire)
+	if (unlikely(!peer->wire))
 		return TW_STACK(NO_WIRE);
 	if (peer->mode == TW_MODE_DIRECT)
-		return tw_direct(skb, pkt, peer, 1);
-	ret = tw_encap(skb, pkt, peer, 1);
-	if (ret == TW_STACK(ENCAPSULATED) || ret == TW_STACK(KERNEL_ENCAP))
-		return tw_via_overlay(skb, pkt, ret);
+		return tw_direct(skb, v6, peer, 1);
+	ret = tw_encap(skb, v6, l3_len, tos, peer, &slot->head, 1);
+	if (unlikely(ret == TW_STACK(ENCAPSULATED) || ret == TW_STACK(KERNEL_ENCAP)))
+		return tw_via_overlay(skb, v6, ret);
 	return ret;
 }
 
@@ -106,6 +98,7 @@ static __always_inline int tw_judge(struct __sk_buff *skb, const struct tw_pkt *
 	struct tw_endpoint *source, *endpoint;
 	struct tw_peer *peer;
 	int ret, local;
+	__u32 mtu;
 
 	ret = tw_check_forged(skb, pkt);
 	if (ret)
@@ -114,7 +107,7 @@ static __always_inline int tw_judge(struct __sk_buff *skb, const struct tw_pkt *
 		return TW_STACK(NOT_IP);
 
 	source = tw_endpoint_lookup(&pkt->src);
-	if (!source || source->ifindex != skb->ifindex) {
+	if (!source || source->ifindex != tw_ifindex(skb)) {
 		if (tw_in_own_pods(&pkt->src))
 			tw_report_claim(skb, pkt);
 		return TW_STACK(NEW_SOURCE);
@@ -127,8 +120,10 @@ static __always_inline int tw_judge(struct __sk_buff *skb, const struct tw_pkt *
 	if (!local && !peer)
 		return TW_STACK(NOT_POD);
 	slot->epoch = 0;
-	if (peer)
+	if (peer) {
 		slot->peer = *peer; /* from whichever map: from here on there is one way only */
+		tw_head_fill(&slot->head, &slot->peer, pkt->v6);
+	}
 	if (!tw_cfg.fast)
 		return TW_STACK(FAST_OFF);
 	if (l4)
@@ -142,44 +137,93 @@ static __always_inline int tw_judge(struct __sk_buff *skb, const struct tw_pkt *
 		endpoint = tw_endpoint_lookup(&pkt->dst);
 		if (!endpoint)
 			return TW_STACK(NO_ENDPOINT);
-		slot->endpoint = *endpoint;
+		ret = tw_endpoint_check(skb, endpoint, 0, &mtu);
+		if (ret)
+			return ret;
+		tw_endpoint_store(slot, endpoint, mtu);
 	}
 	slot->local = (__u8)local;
 	tw_put_mac(slot->host_mac, source->host_mac);
-	tw_cache_store(slot, basis, skb->ifindex, pkt, 0);
+	tw_cache_store(slot, basis, tw_ifindex(skb), pkt, 0);
 	return 0;
 }
 
-static __always_inline int tw_route(struct __sk_buff *skb)
+/* Of the family `v6`, a constant. */
+static __always_inline int tw_route_family(struct __sk_buff *skb, int v6)
+{
+	const __u8 *frame = tw_header(skb, 0, ETH_HLEN + tw_ip_size(v6) + TW_QUICK_L4);
+	struct tw_quick quick;
+	struct tw_cached *slot;
+	int bridged;
+
+	if (unlikely(!frame || !tw_quick_read(frame + ETH_HLEN, v6, &quick)) ||
+	    unlikely(ETH_HLEN + quick.l3_len > skb->len || quick.ttl <= 1))
+		return TW_LONG_WAY;
+	slot = tw_quick_find(frame + ETH_HLEN, v6, &quick, tw_ifindex(skb), 0);
+	if (unlikely(!slot))
+		return TW_LONG_WAY;
+	bridged = slot->local && tw_mac_eq(frame, slot->endpoint.mac);
+	if (unlikely(!bridged && !tw_mac_eq(frame, slot->host_mac)))
+		return TW_LONG_WAY;
+	if (!slot->local)
+		return tw_to_peer(skb, v6, quick.l3_len, quick.hdr_len, quick.tos, slot);
+	if (unlikely(!tw_endpoint_ready(skb, slot, quick.l3_len, 0)))
+		return TW_LONG_WAY;
+	return bridged ? tw_redirect_into_pod(skb, &slot->endpoint) : tw_into_pod(skb, v6, &slot->endpoint);
+}
+
+/* The next packet of a flow. */
+static __always_inline int tw_route_quick(struct __sk_buff *skb)
+{
+	if (skb->vlan_present)
+		return TW_LONG_WAY;
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		return tw_route_family(skb, 0);
+	if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		return tw_route_family(skb, 1);
+	return TW_LONG_WAY;
+}
+
+/* Any packet. */
+static __always_inline int tw_route_any(struct __sk_buff *skb)
 {
 	struct tw_cached *slot;
 	struct tw_basis basis;
 	struct tw_pkt pkt;
 	int ret, l4;
+	__u32 hash;
 
 	/* The kernel takes priority tags (VLAN 0) off behind us, one after the other. */
 	if (skb->vlan_present && !(skb->vlan_tci & 0xfff) &&
 	    (skb->protocol == bpf_htons(ETH_P_8021Q) || skb->protocol == bpf_htons(ETH_P_8021AD)))
 		return TW_DROP(FORGED);
-	ret = tw_parse_l3(skb, (__be16)skb->protocol, ETH_HLEN, &pkt);
+	ret = tw_parse_l3(skb, tw_ethertype(skb), ETH_HLEN, &pkt);
 	if (ret)
 		return ret;
 	l4 = tw_parse_l4_all(skb, &pkt);
-	basis = tw_cache_basis(&pkt);
-	slot = tw_cache_slot(&pkt);
+	hash = tw_flow_hash(&pkt);
+	basis = tw_cache_basis(hash);
+	slot = tw_cache_slot(hash, tw_addr_fold(&pkt.src));
 	if (!slot)
 		return TW_DROP(KERNEL_ERROR);
-	if (!tw_cfg.fast || l4 || skb->vlan_present || skb->pkt_type == PACKET_BROADCAST ||
-	    skb->pkt_type == PACKET_MULTICAST || !tw_cache_hit(slot, &basis, skb->ifindex, &pkt, 0)) {
-		ret = tw_judge(skb, &pkt, l4, slot, &basis);
-		if (ret)
-			return ret;
-	}
-	return slot->local ? tw_to_local(skb, &pkt, slot) : tw_to_peer(skb, &pkt, slot);
+	ret = tw_judge(skb, &pkt, l4, slot, &basis);
+	if (ret)
+		return ret;
+	if (slot->local)
+		return tw_to_local(skb, &pkt, slot);
+	if (!tw_for_gateway(skb, slot))
+		return TW_STACK(NOT_GATEWAY);
+	if (pkt.ttl <= 1)
+		return TW_STACK(TTL);
+	return tw_to_peer(skb, pkt.v6, pkt.l3_len, pkt.hdr_len, pkt.tos, slot);
 }
 
 SEC("tc")
 int tw_from_pod(struct __sk_buff *skb)
 {
-	return tw_finish(TW_HOOK_FROM_POD, tw_route(skb));
+	int ret = tw_cfg.fast ? tw_route_quick(skb) : TW_LONG_WAY;
+
+	if (unlikely(ret == TW_LONG_WAY))
+		ret = tw_route_any(skb);
+	return tw_finish(TW_HOOK_FROM_POD, ret);
 }

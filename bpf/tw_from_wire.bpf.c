@@ -3,14 +3,47 @@
 
 /* tc ingress of a wire: VXLAN and directly routed packets from peers, and everything else that arrives there. */
 
-static __always_inline int tw_receive(struct __sk_buff *skb)
+/* Of the family `v6`, a constant. */
+static __always_inline int tw_receive_family(struct __sk_buff *skb, int v6)
+{
+	const void *ip = tw_header(skb, ETH_HLEN, tw_ip_size(v6) + TW_QUICK_L4);
+	struct tw_quick quick;
+	struct tw_cached *slot;
+
+	if (unlikely(!ip || !tw_quick_read(ip, v6, &quick)) || unlikely(ETH_HLEN + quick.l3_len > skb->len))
+		return TW_LONG_WAY;
+	if (quick.ports >> 16 == bpf_htons(tw_cfg.port) && quick.proto == IPPROTO_UDP)
+		return tw_decap_quick(skb, v6, &quick);
+	if (!tw_quick_to_own_pod(ip, v6) || quick.ttl <= 1)
+		return TW_LONG_WAY;
+	slot = tw_quick_find(ip, v6, &quick, tw_ifindex(skb), 0);
+	if (unlikely(!slot || !tw_endpoint_ready(skb, slot, quick.l3_len, 0)))
+		return TW_LONG_WAY;
+	tw_count_rx(slot->stats, quick.l3_len);
+	return tw_into_pod(skb, v6, &slot->endpoint);
+}
+
+/* The next packet of a flow. */
+static __always_inline int tw_receive_quick(struct __sk_buff *skb)
+{
+	if (skb->vlan_present || skb->pkt_type != PACKET_HOST)
+		return TW_LONG_WAY;
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		return tw_receive_family(skb, 0);
+	if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		return tw_receive_family(skb, 1);
+	return TW_LONG_WAY;
+}
+
+/* Any packet. */
+static __always_inline int tw_receive_any(struct __sk_buff *skb)
 {
 	struct tw_pkt pkt;
 	int ret;
 
 	if (skb->vlan_present || skb->pkt_type != PACKET_HOST)
 		return TW_STACK(NOT_IP);
-	ret = tw_parse_l3(skb, (__be16)skb->protocol, ETH_HLEN, &pkt);
+	ret = tw_parse_l3(skb, tw_ethertype(skb), ETH_HLEN, &pkt);
 	if (ret < 0)
 		return TW_STACK(NOT_OURS); /* not ours to judge: the stack drops what is broken */
 	if (ret)
@@ -26,5 +59,9 @@ static __always_inline int tw_receive(struct __sk_buff *skb)
 SEC("tc")
 int tw_from_wire(struct __sk_buff *skb)
 {
-	return tw_finish(TW_HOOK_FROM_WIRE, tw_receive(skb));
+	int ret = tw_cfg.fast ? tw_receive_quick(skb) : TW_LONG_WAY;
+
+	if (unlikely(ret == TW_LONG_WAY))
+		ret = tw_receive_any(skb);
+	return tw_finish(TW_HOOK_FROM_WIRE, ret);
 }

@@ -8,7 +8,7 @@ static __always_inline int tw_observe(struct __sk_buff *skb)
 {
 	struct tw_pkt pkt;
 
-	if (tw_parse_l3(skb, (__be16)skb->protocol, ETH_HLEN, &pkt))
+	if (tw_parse_l3(skb, tw_ethertype(skb), ETH_HLEN, &pkt))
 		return TW_STACK(NOT_IP);
 	if (!pkt.odd && !tw_parse_l4(skb, &pkt) && !pkt.odd)
 		tw_flow_note(skb, &pkt);

@@ -12,16 +12,6 @@ namespace {
 /// An IPv4 prefix counts from bit 96 of the IPv4-mapped form.
 constexpr unsigned kMapped = 96;
 
-tw_addr mask_of(unsigned bits)
-{
-    std::array<std::uint8_t, 16> bytes{};
-    for (unsigned i = 0; i < bytes.size(); ++i) {
-        const unsigned set = std::min(8U, bits > i * 8 ? bits - i * 8 : 0);
-        bytes[i] = static_cast<std::uint8_t>(0xff00U >> set);
-    }
-    return to_abi(Ip::from_bytes(bytes));
-}
-
 } // namespace
 
 tw_addr to_abi(const Ip& ip)
@@ -39,10 +29,18 @@ Ip from_abi(const tw_addr& addr)
     return Ip::from_bytes(bytes);
 }
 
-tw_net to_net(const Cidr& cidr)
+tw_addr to_mask(Family family, unsigned bits)
 {
-    return {to_abi(cidr.address()), mask_of(cidr.bits() + (cidr.family() == Family::v4 ? kMapped : 0))};
+    if (family == Family::v4) bits += kMapped;
+    std::array<std::uint8_t, 16> bytes{};
+    for (unsigned i = 0; i < bytes.size(); ++i) {
+        const unsigned set = std::min(8U, bits > i * 8 ? bits - i * 8 : 0);
+        bytes[i] = static_cast<std::uint8_t>(0xff00U >> set);
+    }
+    return to_abi(Ip::from_bytes(bytes));
 }
+
+tw_net to_net(const Cidr& cidr) { return {to_abi(cidr.address()), to_mask(cidr.family(), cidr.bits())}; }
 
 Cidr from_net(const tw_net& net)
 {

@@ -10,6 +10,8 @@ namespace twill {
 /// The only place where values of ours become bytes of the map ABI, and back.
 tw_addr to_abi(const Ip& ip);
 Ip from_abi(const tw_addr& addr);
+/// The mask of a prefix length, as programs compare it: an IPv4 one has 96 bits more.
+tw_addr to_mask(Family family, unsigned bits);
 /// The prefix as programs compare it.
 tw_net to_net(const Cidr& cidr);
 Cidr from_net(const tw_net& net);

@@ -159,9 +159,13 @@ Result<unsigned> BpfDataplane::take_stats()
     return index;
 }
 
-/// Memory follows the map: what was not written is tried again by the next change.
-Result<> BpfDataplane::write_prefixes(const tw_prefixes& prefixes)
+/// Completes `prefixes` by the masks. Memory follows the map: what was not written is tried again by the next change.
+Result<> BpfDataplane::write_prefixes(tw_prefixes prefixes)
 {
+    for (unsigned i = 0; i < TW_PREFIXES_MAX; ++i) {
+        prefixes.v4_mask[i] = i < prefixes.v4_count ? to_mask(Family::v4, prefixes.v4[i]) : tw_addr{};
+        prefixes.v6_mask[i] = i < prefixes.v6_count ? to_mask(Family::v6, prefixes.v6[i]) : tw_addr{};
+    }
     TWILL_TRY(prefixes_map_.put(0, prefixes));
     prefixes_ = prefixes;
     return Ok{};

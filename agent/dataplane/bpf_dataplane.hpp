@@ -52,7 +52,7 @@ private:
     Result<unsigned> take_stats();
     /// Makes sure that programs look for prefixes of this length.
     Result<> announce_length(const Cidr& pods);
-    Result<> write_prefixes(const tw_prefixes& prefixes);
+    Result<> write_prefixes(tw_prefixes prefixes);
     Result<> forget_node(const Ip& node, const Cidr& pods);
 
     Table hash_;

@@ -27,6 +27,24 @@ char tw_license[] SEC("license") = "Dual BSD/GPL";
 /* include/linux/errno.h of the kernel, not in the UAPI of every release. */
 #define TW_EALREADY 114
 
+/* Keeps the code of the usual way together: what is not executed should not be fetched. */
+#define unlikely(condition) __builtin_expect(!!(condition), 0)
+
+/* Verifiers before 6.17 see that what lay on the stack does not matter any more only where a whole word of 8 bytes is
+ * written at once; else every way to have come here counts as another, and a program takes ten times as long to load.
+ * So keys of 4 bytes are passed in a word, and what is written in parts is made fresh before. */
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "TW_KEY: the low half comes first");
+#define TW_KEY(value) (&(__u64){value})
+
+#define TW_WORDS(type) ((sizeof(type) + 7) / 8)
+
+static __always_inline void tw_fresh(void *at, __u32 words)
+{
+#pragma unroll
+	for (__u32 i = 0; i < words; i++)
+		((volatile __u64 *)at)[i] = 0;
+}
+
 /* Steps return 0 to go on, or the packet's verdict: a drop reason negated, or one of these. */
 #define TW_STACK(reason) (0x1000 | TW_R_##reason) /* leave it to the kernel and to programs behind us */
 #define TW_SENT(reason)	 (0x2000 | TW_R_##reason) /* a redirect helper has been called */
@@ -37,23 +55,31 @@ char tw_license[] SEC("license") = "Dual BSD/GPL";
 static __always_inline int tw_finish(enum tw_hook hook, int verdict)
 {
 	__u32 reason = verdict < 0 ? -verdict : verdict & 0xfff;
-	struct tw_reason_count *count = bpf_map_lookup_elem(&tw_reasons, &reason);
+	struct tw_reason_count *count = bpf_map_lookup_elem(&tw_reasons, TW_KEY(reason));
 
-	if (count)
+	if (!unlikely(!count))
 		((__u64 *)count)[hook] += 1; /* per-CPU slot: no atomic */
 	if (verdict < 0)
 		return TC_ACT_SHOT;
 	return verdict & 0x2000 ? TC_ACT_REDIRECT : TC_ACT_UNSPEC;
 }
 
+/* These two: `addr` is on the stack, aligned to 8. */
 static __always_inline void tw_addr_set_v4(struct tw_addr *addr, __be32 v4)
 {
-	__u32 *word = (__u32 *)addr;
+	__u64 *word = (__u64 *)addr;
 
 	word[0] = 0;
-	word[1] = 0;
-	word[2] = bpf_htonl(0xffff);
-	word[3] = v4;
+	word[1] = bpf_htonl(0xffff) | (__u64)v4 << 32;
+}
+
+/* `from`: 16 bytes anywhere. */
+static __always_inline void tw_addr_set_v6(struct tw_addr *addr, const void *from)
+{
+	__u64 *word = (__u64 *)addr;
+
+	word[0] = *(const volatile __u64 *)from;
+	word[1] = *(const volatile __u64 *)(from + 8);
 }
 
 static __always_inline __be32 tw_addr_v4(const struct tw_addr *addr)
@@ -88,6 +114,17 @@ static __always_inline int tw_addr_is_mapped(const struct tw_addr *addr)
 		at; \
 	})
 
+/* skb->ifindex. Read in two places, clang would keep its address, and the verifier wants the context itself. */
+static __always_inline __u32 tw_ifindex(const struct __sk_buff *skb)
+{
+	__u32 ifindex;
+
+	asm volatile("%0 = *(u32 *)(%1 + %2)"
+		     : "=r"(ifindex)
+		     : "r"(skb), "i"(__builtin_offsetof(struct __sk_buff, ifindex)));
+	return ifindex;
+}
+
 /* `len` bytes of the frame at `off`, or NULL if it ends before. Headers that a driver left outside of the linear part
  * are pulled in, no more than that: it is what the stack would do next. So a call may move the packet: no pointer from
  * an earlier one may be used after it. */
@@ -98,7 +135,7 @@ static __always_inline void *tw_header(struct __sk_buff *skb, __u32 off, __u32 l
 	off &= 0xff; /* no header that we read begins further in; for the verifier */
 	header = TW_PACKET(skb, data) + off;
 	asm volatile("" : "+r"(header)); /* newer clang would compute it twice, and the verifier knows one of them */
-	if (header + len > TW_PACKET(skb, data_end)) {
+	if (unlikely(header + len > TW_PACKET(skb, data_end))) {
 		if (off + len > skb->len || bpf_skb_pull_data(skb, off + len))
 			return 0;
 		header = TW_PACKET(skb, data) + off;

@@ -16,18 +16,16 @@ static __always_inline int tw_redirect_into_pod(struct __sk_buff *skb, const str
 	return TW_SENT(TO_LOCAL);
 }
 
-/* Hands the frame, whose IP header is at ETH_HLEN, into the pod; `pkt` is its packet, and its TTL is lowered on the
- * way. */
-static __always_inline int tw_into_pod(struct __sk_buff *skb, const struct tw_pkt *pkt,
-				       const struct tw_endpoint *endpoint)
+/* Hands the frame, whose IP header is at ETH_HLEN, into the pod; TTL is lowered on the way. */
+static __always_inline int tw_into_pod(struct __sk_buff *skb, int v6, const struct tw_endpoint *endpoint)
 {
-	void *frame = tw_header(skb, 0, ETH_HLEN + (pkt->v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)));
+	void *frame = tw_header(skb, 0, ETH_HLEN + (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)));
 
-	if (!frame)
+	if (unlikely(!frame))
 		return TW_DROP(KERNEL_ERROR);
 	tw_put_mac(frame, endpoint->mac);
 	tw_put_mac(frame + ETH_ALEN, endpoint->host_mac);
-	tw_lower_ttl(skb, frame + ETH_HLEN, pkt->v6);
+	tw_lower_ttl(skb, frame + ETH_HLEN, v6);
 	return tw_redirect_into_pod(skb, endpoint);
 }
 
@@ -47,28 +45,61 @@ static __always_inline int tw_into_stack(struct __sk_buff *skb, const struct tw_
 }
 
 /* May the endpoint be reached past the stack, with a frame of skb->len + len_diff? 0, or why not. An interface that is
- * gone must not become a black hole while the agent is away: the stack may know where the address lives now. */
-static __always_inline int tw_endpoint_check(struct __sk_buff *skb, const struct tw_endpoint *endpoint, __s32 len_diff)
+ * gone must not become a black hole while the agent is away: the stack may know where the address lives now. *mtu is
+ * what the interface takes, bytes of IP. */
+static __always_inline int tw_endpoint_check(struct __sk_buff *skb, const struct tw_endpoint *endpoint, __s32 len_diff,
+					     __u32 *mtu)
 {
-	__u32 mtu = 0;
+	__u32 found = 0;
 	int ret;
 
 	if (endpoint->shaped)
 		return TW_STACK(SHAPED);
-	if (endpoint->ifindex == skb->ifindex)
+	if (endpoint->ifindex == tw_ifindex(skb))
 		return TW_STACK(HAIRPIN);
-	if (!tw_cfg.check_mtu)
+	if (!tw_cfg.check_mtu) {
+		*mtu = 0xffffffff;
 		return 0;
-	ret = (int)bpf_check_mtu(skb, endpoint->ifindex, &mtu, len_diff, 0);
+	}
+	ret = (int)bpf_check_mtu(skb, endpoint->ifindex, &found, len_diff, 0);
+	*mtu = found;
 	if (ret < 0)
 		return TW_STACK(NO_ENDPOINT);
 	return ret ? TW_STACK(TOO_BIG) : 0;
 }
 
-/* What a packet from a peer is to become: *endpoint is set when it may go straight into a pod, else the stack gets it.
- * `l4` is what tw_parse_l4() said. `len_diff` is what decapsulation will take off, negative. Returns 0 or a drop. */
+/* Keeps an endpoint that was just checked. */
+static __always_inline void tw_endpoint_store(struct tw_cached *slot, const struct tw_endpoint *endpoint, __u32 mtu)
+{
+	slot->endpoint = *endpoint;
+	slot->mtu = mtu;
+	slot->asked = (__u32)bpf_jiffies64();
+}
+
+/* Does what tw_endpoint_check() said hold for this packet, of `l3_len` bytes? The interface is asked once in each tick
+ * of the kernel's clock (1 to 10 ms), not for each packet. */
+static __always_inline int tw_endpoint_ready(struct __sk_buff *skb, struct tw_cached *slot, __u32 l3_len,
+					     __s32 len_diff)
+{
+	__u32 now, mtu;
+
+	if (!tw_cfg.check_mtu)
+		return 1;
+	now = (__u32)bpf_jiffies64();
+	if (unlikely(slot->asked != now)) {
+		if (tw_endpoint_check(skb, &slot->endpoint, len_diff, &mtu))
+			return 0;
+		slot->asked = now;
+		slot->mtu = mtu;
+	}
+	return l3_len <= slot->mtu || skb->gso_size;
+}
+
+/* What a packet from a peer is to become: *endpoint is set when it may go straight into a pod, whose interface takes
+ * *mtu, else the stack gets it. `l4` is what tw_parse_l4() said. `len_diff` is what decapsulation will take off,
+ * negative. Returns 0 or a drop. */
 static __always_inline int tw_choose_endpoint(struct __sk_buff *skb, const struct tw_pkt *pkt, int l4, int from_peer,
-					      __s32 len_diff, struct tw_endpoint **endpoint)
+					      __s32 len_diff, struct tw_endpoint **endpoint, __u32 *mtu)
 {
 	struct tw_endpoint *found;
 
@@ -79,19 +110,9 @@ static __always_inline int tw_choose_endpoint(struct __sk_buff *skb, const struc
 	if (l4 || pkt->odd)
 		return l4;
 	found = tw_endpoint_lookup(&pkt->dst);
-	if (!found || tw_endpoint_check(skb, found, len_diff))
+	if (!found || tw_endpoint_check(skb, found, len_diff, mtu))
 		return 0;
 	if (!tw_flow_check(skb, pkt))
 		*endpoint = found;
 	return 0;
-}
-
-/* Does the cache know that the packet, from `outer` (NULL: without VXLAN), goes to slot->endpoint,
- * and will the endpoint's interface take it? */
-static __always_inline int tw_endpoint_cached(struct __sk_buff *skb, struct tw_cached *slot,
-					      const struct tw_basis *basis, const struct tw_pkt *pkt,
-					      const struct tw_addr *outer, __s32 len_diff)
-{
-	return tw_cfg.fast && pkt->ttl > 1 && tw_cache_hit(slot, basis, skb->ifindex, pkt, outer) &&
-	       !tw_endpoint_check(skb, &slot->endpoint, len_diff);
 }

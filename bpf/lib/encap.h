@@ -49,37 +49,14 @@ static __always_inline __u8 tw_ecn_encap(__u8 inner)
 	return (inner & 3) == 3 ? 2 : inner & 3;
 }
 
-/* Two 16-bit fields, host order, that follow each other in a header. */
-static __always_inline __be32 tw_pair(__u32 first, __u32 second)
-{
-	return bpf_htonl(first << 16 | second);
-}
-
-/* UDP, VXLAN and inner Ethernet header at `tail`: offsets by RFC 768 and RFC 7348. `sport` in host order. */
-static __always_inline void tw_write_tail(struct __sk_buff *skb, void *tail, const struct tw_peer *peer, int v6,
-					  __u32 sport, __u32 udp_len)
-{
-	__be32 vxlan = bpf_htonl((__u32)TW_VXLAN_VNI << 24);
-
-	if (tw_cfg.gbp && skb->mark)
-		vxlan = bpf_htonl((__u32)(TW_VXLAN_VNI | TW_VXLAN_GROUP) << 24 | (skb->mark & 0xffff));
-	tw_put(tail, 0, tw_pair(sport, tw_cfg.port));
-	tw_put(tail, 4, tw_pair(udp_len, 0));
-	tw_put(tail, 8, vxlan);
-	tw_put(tail, 12, bpf_htonl(tw_cfg.vni << 8));
-	tw_put_mac(tail + 16, peer->vtep_mac);
-	tw_put_mac(tail + 22, tw_cfg.vtep_mac);
-	*(__be16 *)(tail + 28) = v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
-}
-
-/* RFC 1071: the sum over 16-bit words is the same over 32-bit ones, folded. */
+/* RFC 1071: the sum over 16-bit words is the same over 32-bit ones, folded. Not inverted. */
 static __always_inline __u16 tw_csum_fold(__u64 sum)
 {
 	sum = (sum & 0xffffffff) + (sum >> 32);
 	sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
-	return (__u16)~sum;
+	return (__u16)sum;
 }
 
 /* IPv4 identification: tells the fragments of one packet from those of another, so it must not come again soon. One for
@@ -90,40 +67,83 @@ static __always_inline __u16 tw_ip_id(const struct __sk_buff *skb, __u32 sent)
 	return (__u16)(skb->gso_size ? bpf_get_prandom_u32() : sent + bpf_get_smp_processor_id() * 0x2f1dU);
 }
 
-/* `id` is tw_ip_id(). DF is not set, as the kernel's device leaves it. */
-static __always_inline void tw_write_outer_v4(struct __sk_buff *skb, void *outer, const struct tw_pkt *pkt,
-					      const struct tw_peer *peer, __u32 sport, __u32 inner_len, __u16 id)
+/* Writes the headers for the peer to `ip`, all but what differs from packet to packet: see struct tw_head. Offsets by
+ * RFC 791, RFC 8200, RFC 768 and RFC 7348. DF is not set, as the kernel's device leaves it. */
+static __always_inline void tw_head_fill(void *ip, const struct tw_peer *peer, int v6)
 {
-	__u32 len = inner_len + sizeof(struct tw_outer_v4);
-	__be32 first = bpf_htonl(0x45U << 24 | (__u32)tw_ecn_encap(pkt->tos) << 16 | len);
-	__be32 src = ((const volatile __u32 *)&tw_cfg.node_v4)[3], dst = tw_addr_v4(&peer->node);
-	__be32 second = tw_pair(id, 0), third = tw_pair(64 << 8 | IPPROTO_UDP, 0);
-	__u16 sum = tw_csum_fold((__u64)first + second + third + src + dst);
-
-	tw_put(outer, 0, first);
-	tw_put(outer, 4, second);
-	*(__u16 *)(outer + 8) = bpf_htons(64 << 8 | IPPROTO_UDP);
-	*(__u16 *)(outer + 10) = sum;
-	tw_put(outer, 12, src);
-	tw_put(outer, 16, dst);
-	tw_write_tail(skb, outer + sizeof(struct iphdr), peer, 0, sport, len - sizeof(struct iphdr));
-}
-
-static __always_inline void tw_write_outer_v6(struct __sk_buff *skb, void *outer, const struct tw_pkt *pkt,
-					      const struct tw_peer *peer, __u32 sport, __u32 inner_len)
-{
-	const volatile __u32 *src = (const volatile __u32 *)&tw_cfg.node_v6;
-	__u32 len = inner_len + sizeof(struct tw_outer_v6) - sizeof(struct ipv6hdr);
+	const volatile __u32 *src = (const volatile __u32 *)(v6 ? &tw_cfg.node_v6 : &tw_cfg.node_v4);
+	void *tail = ip + (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
 	const __u32 *dst = (const __u32 *)&peer->node;
 
-	tw_put(outer, 0, bpf_htonl(6U << 28 | (__u32)tw_ecn_encap(pkt->tos) << 20));
-	tw_put(outer, 4, tw_pair(len, IPPROTO_UDP << 8 | 64));
+	if (v6) {
+		tw_put(ip, 0, bpf_htonl(6U << 28));
+		tw_put(ip, 4, bpf_htonl(IPPROTO_UDP << 8 | 64));
 #pragma unroll
-	for (int i = 0; i < 4; i++) {
-		tw_put(outer, 8 + 4 * i, src[i]);
-		tw_put(outer, 24 + 4 * i, dst[i]);
+		for (int i = 0; i < 4; i++) {
+			tw_put(ip, 8 + 4 * i, src[i]);
+			tw_put(ip, 24 + 4 * i, dst[i]);
+		}
+	} else {
+		__be32 first = bpf_htonl(0x45U << 24), third = bpf_htonl((__u32)(64 << 8 | IPPROTO_UDP) << 16);
+
+		tw_put(ip, 0, first);
+		tw_put(ip, 4, 0);
+		tw_put(ip, 8, third);
+		*(__u16 *)(ip + 10) = tw_csum_fold((__u64)first + third + src[3] + dst[3]);
+		tw_put(ip, 12, src[3]);
+		tw_put(ip, 16, dst[3]);
 	}
-	tw_write_tail(skb, outer + sizeof(struct ipv6hdr), peer, 1, sport, len);
+	tw_put(tail, 0, bpf_htonl(tw_cfg.port));
+	tw_put(tail, 4, 0);
+	tw_put(tail, 8, bpf_htonl((__u32)TW_VXLAN_VNI << 24));
+	tw_put(tail, 12, bpf_htonl(tw_cfg.vni << 8));
+	tw_put_mac(tail + 16, peer->vtep_mac);
+	tw_put_mac(tail + 22, tw_cfg.vtep_mac);
+	*(__be16 *)(tail + 28) = v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
+}
+
+static __always_inline void tw_head_copy(void *to, const struct tw_head *head, int v6)
+{
+	const __u32 *halves = (const __u32 *)head->words;
+	__u64 *words = to;
+
+#pragma unroll
+	for (int i = 0; i < 6; i++)
+		words[i] = head->words[i];
+	if (v6) {
+		words[6] = head->words[6];
+		words[7] = head->words[7];
+		*(__u32 *)(to + 64) = halves[16];
+		*(__u16 *)(to + 68) = (__u16)halves[17];
+	} else {
+		*(__u16 *)(to + 48) = (__u16)halves[12];
+	}
+}
+
+/* Completes the headers at `ip` for a packet of `inner_len` bytes with this TOS. `sport` in host order; `id` is
+ * tw_ip_id(), for IPv4. */
+static __always_inline void tw_head_complete(struct __sk_buff *skb, void *ip, int v6, __u8 tos, __u32 inner_len,
+					     __u16 sport, __u16 id)
+{
+	void *tail = ip + (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
+	__u32 len = inner_len + sizeof(struct tw_outer_tail);
+
+	if (v6) {
+		*(__be16 *)ip = bpf_htons((__u16)(6U << 12 | (__u32)tw_ecn_encap(tos) << 4));
+		*(__be16 *)(ip + 4) = bpf_htons((__u16)len);
+	} else {
+		__be16 ecn = bpf_htons(tw_ecn_encap(tos)), total = bpf_htons((__u16)(len + sizeof(struct iphdr)));
+		__u64 sum = *(__u16 *)(ip + 10);
+
+		*(__be16 *)ip |= ecn;
+		*(__be16 *)(ip + 2) = total;
+		*(__be16 *)(ip + 4) = bpf_htons(id);
+		*(__u16 *)(ip + 10) = (__u16)~tw_csum_fold(sum + ecn + total + bpf_htons(id));
+	}
+	*(__be16 *)tail = bpf_htons(sport);
+	*(__be16 *)(tail + 4) = bpf_htons((__u16)len);
+	if (tw_cfg.gbp && skb->mark)
+		tw_put(tail, 8, bpf_htonl((__u32)(TW_VXLAN_VNI | TW_VXLAN_GROUP) << 24 | (skb->mark & 0xffff)));
 }
 
 /* Mends the sum that a NIC made over the whole packet (CHECKSUM_COMPLETE) after 16 bits of it changed. */
@@ -152,13 +172,13 @@ static __always_inline void tw_lower_ttl(struct __sk_buff *skb, void *ip, int v6
 }
 
 /* The same for the packet whose IP header is at `l3_off`. 0 or an error. */
-static __always_inline int tw_store_ttl(struct __sk_buff *skb, const struct tw_pkt *pkt, __u32 l3_off)
+static __always_inline int tw_store_ttl(struct __sk_buff *skb, int v6, __u32 l3_off)
 {
-	void *ip = tw_header(skb, l3_off, pkt->v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
+	void *ip = tw_header(skb, l3_off, v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
 
-	if (!ip)
+	if (unlikely(!ip))
 		return -1;
-	tw_lower_ttl(skb, ip, pkt->v6);
+	tw_lower_ttl(skb, ip, v6);
 	return 0;
 }
 
@@ -206,20 +226,21 @@ static __always_inline int tw_neigh_is_known(struct __sk_buff *skb, const struct
 }
 
 /* Largest IP packet on the wire that the packet becomes: its own length, or that of its GSO segments. */
-static __always_inline __u32 tw_segment_len(struct __sk_buff *skb, const struct tw_pkt *pkt)
+static __always_inline __u32 tw_segment_len(struct __sk_buff *skb, __u32 l3_len, __u32 hdr_len)
 {
-	return skb->gso_size ? pkt->hdr_len + skb->gso_size : pkt->l3_len;
+	return skb->gso_size ? hdr_len + skb->gso_size : l3_len;
 }
 
-/* Puts VXLAN headers before the packet and sends it to the peer. `forward`: this program routes it, so its TTL falls by
- * one; the caller has seen that it does not expire. Everything is checked before the packet is changed:
- * TW_STACK(ENCAPSULATED) or TW_STACK(KERNEL_ENCAP) mean that it is as it was and that the overlay device must
- * encapsulate it. */
-static __always_inline int tw_encap(struct __sk_buff *skb, struct tw_pkt *pkt, const struct tw_peer *peer, int forward)
+/* Puts VXLAN headers before the packet, whose IP header says `l3_len` and `tos`, and sends it to the peer; `head` is
+ * what tw_head_fill() wrote once, or NULL. `forward`: this program routes it, so its TTL falls by one; the caller has
+ * seen that it does not expire. Everything is checked before the packet is changed: TW_STACK(ENCAPSULATED) or
+ * TW_STACK(KERNEL_ENCAP) mean that it is as it was and that the overlay device must encapsulate it. */
+static __always_inline int tw_encap(struct __sk_buff *skb, int v6, __u32 l3_len, __u8 tos, const struct tw_peer *peer,
+				    const struct tw_head *head, int forward)
 {
 	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
 		      BPF_F_ADJ_ROOM_ENCAP_L2(ETH_HLEN) | BPF_F_ADJ_ROOM_ENCAP_L2_ETH;
-	__u32 inner_len = skb->gso_size ? skb->len - ETH_HLEN : pkt->l3_len;
+	__u32 inner_len = skb->gso_size ? skb->len - ETH_HLEN : l3_len;
 	__u32 room = sizeof(struct tw_outer_v4);
 	int ret, by_route;
 	__u16 sport, id;
@@ -227,53 +248,46 @@ static __always_inline int tw_encap(struct __sk_buff *skb, struct tw_pkt *pkt, c
 
 	/* Ethernet padding of a short packet ends here, as it would in the stack; the overlay device would send it on.
 	 */
-	if (skb->len > ETH_HLEN + inner_len && bpf_skb_change_tail(skb, ETH_HLEN + inner_len, 0))
+	if (unlikely(skb->len > ETH_HLEN + inner_len) && bpf_skb_change_tail(skb, ETH_HLEN + inner_len, 0))
 		return TW_STACK(KERNEL_ENCAP);
 	/* Without ENCAP_L2_ETH (before 5.13) GSO would segment the inner frame wrongly. A flannel peer wants a UDP
 	 * checksum on IPv6, which no helper keeps right over segmentation. */
-	if (!tw_cfg.encap_l2_eth || (pkt->v6 && !peer->zero_csum6))
+	if (!tw_cfg.encap_l2_eth || (v6 && !peer->zero_csum6))
 		return TW_STACK(KERNEL_ENCAP);
-	if (pkt->v6) {
+	if (v6) {
 		room = sizeof(struct tw_outer_v6);
 		flags |= BPF_F_ADJ_ROOM_ENCAP_L3_IPV6;
 	} else {
 		flags |= BPF_F_ADJ_ROOM_ENCAP_L3_IPV4;
 	}
-	if (inner_len + room > 0xffff)
+	if (unlikely(inner_len + room > 0xffff))
 		return TW_STACK(KERNEL_ENCAP);
 	sport = tw_flow_sport(bpf_get_hash_recalc(skb));
-	by_route = !forward && !tw_neigh_is_known(skb, peer, pkt->v6);
+	by_route = !forward && !tw_neigh_is_known(skb, peer, v6);
 
 	ret = (int)bpf_skb_adjust_room(skb, (__s32)room, BPF_ADJ_ROOM_MAC, flags);
-	if (ret == -TW_EALREADY)
-		return TW_STACK(ENCAPSULATED);
-	if (ret)
-		return TW_STACK(KERNEL_ENCAP); /* a kind of GSO that it does not know */
+	if (unlikely(ret)) /* or a kind of GSO that it does not know */
+		return ret == -TW_EALREADY ? TW_STACK(ENCAPSULATED) : TW_STACK(KERNEL_ENCAP);
 
 	id = tw_ip_id(skb, tw_count_tx(peer->stats, inner_len));
-	if (pkt->v6) {
-		outer = tw_header(skb, ETH_HLEN, sizeof(struct tw_outer_v6) + sizeof(struct ipv6hdr));
-		if (!outer)
-			return TW_DROP(KERNEL_ERROR);
-		tw_write_outer_v6(skb, outer, pkt, peer, sport, inner_len);
-		if (forward)
-			tw_lower_ttl(skb, outer + sizeof(struct tw_outer_v6), 1);
-	} else {
-		outer = tw_header(skb, ETH_HLEN, sizeof(struct tw_outer_v4) + sizeof(struct iphdr));
-		if (!outer)
-			return TW_DROP(KERNEL_ERROR);
-		tw_write_outer_v4(skb, outer, pkt, peer, sport, inner_len, id);
-		if (forward)
-			tw_lower_ttl(skb, outer + sizeof(struct tw_outer_v4), 0);
-	}
-	return by_route ? tw_out_by_route(peer, TW_SENT(TO_VXLAN)) : tw_out_of_wire(peer, pkt->v6, TW_SENT(TO_VXLAN));
+	outer = tw_header(skb, ETH_HLEN, room + (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)));
+	if (unlikely(!outer))
+		return TW_DROP(KERNEL_ERROR);
+	if (head)
+		tw_head_copy(outer, head, v6);
+	else
+		tw_head_fill(outer, peer, v6);
+	tw_head_complete(skb, outer, v6, tos, inner_len, sport, id);
+	if (forward)
+		tw_lower_ttl(skb, outer + room, v6);
+	return by_route ? tw_out_by_route(peer, TW_SENT(TO_VXLAN)) : tw_out_of_wire(peer, v6, TW_SENT(TO_VXLAN));
 }
 
 /* Sends the packet to the peer as it is. */
-static __always_inline int tw_direct(struct __sk_buff *skb, struct tw_pkt *pkt, const struct tw_peer *peer, int forward)
+static __always_inline int tw_direct(struct __sk_buff *skb, int v6, const struct tw_peer *peer, int forward)
 {
-	if (forward && tw_store_ttl(skb, pkt, pkt->l3_off))
+	if (forward && tw_store_ttl(skb, v6, ETH_HLEN))
 		return TW_DROP(KERNEL_ERROR);
 	tw_count_tx(peer->stats, skb->len - ETH_HLEN);
-	return tw_out_of_wire(peer, pkt->v6, TW_SENT(TO_DIRECT));
+	return tw_out_of_wire(peer, v6, TW_SENT(TO_DIRECT));
 }

@@ -69,7 +69,7 @@ static __always_inline int tw_flow_swapped(const struct tw_pkt *pkt)
 
 static __always_inline void tw_flow_key(const struct tw_pkt *pkt, struct tw_flow *key)
 {
-	__builtin_memset(key, 0, sizeof(*key));
+	tw_fresh(key, TW_WORDS(*key));
 	key->proto = pkt->flow_proto;
 	if (tw_flow_swapped(pkt)) {
 		key->a = pkt->flow_dst;
@@ -91,27 +91,37 @@ static __always_inline struct tw_flow_state *tw_flow_find(const struct tw_pkt *p
 	return bpf_map_lookup_elem(&tw_flows_any, key);
 }
 
-/* Hash of the flow, the same for both directions. */
+/* Hash of a flow, the same for both directions: of its addresses and ports, each pair combined by XOR and folded. */
+static __always_inline __u32 tw_hash(__u32 addrs, __u32 ports)
+{
+	return (addrs + ports * 0x2c1b3c6dU) * 0x9e3779b1U;
+}
+
+/* An address folded to one word by XOR. */
+static __always_inline __u32 tw_addr_fold(const struct tw_addr *addr)
+{
+	const __u32 *word = (const __u32 *)addr;
+
+	return word[0] ^ word[1] ^ word[2] ^ word[3];
+}
+
 static __always_inline __u32 tw_flow_hash(const struct tw_pkt *pkt)
 {
-	const __u64 *a = (const __u64 *)&pkt->flow_src, *b = (const __u64 *)&pkt->flow_dst;
-	__u64 addrs = a[0] ^ a[1] ^ b[0] ^ b[1];
-
-	return ((__u32)(addrs ^ addrs >> 32) + (__u32)(pkt->sport ^ pkt->dport) * 0x2c1b3c6dU) * 0x9e3779b1U;
+	return tw_hash(tw_addr_fold(&pkt->flow_src) ^ tw_addr_fold(&pkt->flow_dst), pkt->sport ^ pkt->dport);
 }
 
 /* Where in tw_flow_gen. */
-static __always_inline __u32 tw_flow_bucket(const struct tw_pkt *pkt)
+static __always_inline __u32 tw_gen_index(__u32 hash)
 {
-	return tw_flow_hash(pkt) >> 16 & (TW_GENS_MAX - 1);
+	return hash >> 16 & (TW_GENS_MAX - 1);
 }
 
 /* `flags`: BPF_ANY, or BPF_NOEXIST to leave what somebody else found out meanwhile. */
 static __always_inline void tw_flow_store(const struct tw_pkt *pkt, const struct tw_flow *key, enum tw_verdict verdict,
 					  __u64 flags)
 {
-	struct tw_flow_state state = {.verdict = verdict};
-	__u32 bucket = tw_flow_bucket(pkt), *gen;
+	__u64 state = verdict; /* struct tw_flow_state */
+	__u32 *gen;
 
 	if (pkt->flow_proto == IPPROTO_TCP)
 		bpf_map_update_elem(&tw_flows_tcp, key, &state, flags);
@@ -120,7 +130,7 @@ static __always_inline void tw_flow_store(const struct tw_pkt *pkt, const struct
 	if (verdict != TW_VERDICT_STACK)
 		return;
 	/* After the verdict: whoever sees the old number may have asked before it. */
-	gen = bpf_map_lookup_elem(&tw_flow_gen, &bucket);
+	gen = bpf_map_lookup_elem(&tw_flow_gen, TW_KEY(tw_gen_index(tw_flow_hash(pkt))));
 	if (gen)
 		__sync_fetch_and_add(gen, 1);
 }
@@ -137,7 +147,7 @@ static __always_inline int tw_flow_check(struct __sk_buff *skb, const struct tw_
 {
 	enum tw_verdict verdict = TW_VERDICT_FAST;
 	struct tw_flow_state *state;
-	struct tw_flow key;
+	struct tw_flow key __attribute__((aligned(8)));
 
 	if (!pkt->flow_proto)
 		return 0;
@@ -161,7 +171,7 @@ static __always_inline int tw_flow_check(struct __sk_buff *skb, const struct tw_
 static __always_inline void tw_flow_note(struct __sk_buff *skb, const struct tw_pkt *pkt)
 {
 	struct tw_flow_state *state;
-	struct tw_flow key;
+	struct tw_flow key __attribute__((aligned(8)));
 	int nat;
 
 	if (!pkt->flow_proto || !tw_in_cluster(&pkt->src))

@@ -10,12 +10,13 @@ static __always_inline int tw_walk_v6(struct __sk_buff *skb, int proto, __u32 *o
 {
 #pragma unroll
 	for (int i = 0; i < 6; i++) {
-		__u8 head[4];
+		__u64 word = 0;
+		__u8 *head = (__u8 *)&word;
 
 		if (proto != IPPROTO_HOPOPTS && proto != IPPROTO_ROUTING && proto != IPPROTO_DSTOPTS &&
 		    proto != IPPROTO_FRAGMENT)
 			return proto;
-		if (*off + sizeof(head) > end || bpf_skb_load_bytes(skb, *off, head, sizeof(head)))
+		if (*off + 4 > end || bpf_skb_load_bytes(skb, *off, &word, 4))
 			return -2;
 		if (proto == IPPROTO_FRAGMENT && (head[2] || head[3] & 0xf8))
 			return -1;
@@ -31,7 +32,7 @@ static __always_inline int tw_aims_at_tunnel(struct __sk_buff *skb, const struct
 {
 	__u32 off = pkt->l4_off, end = pkt->l3_off + pkt->l3_len;
 	int proto = pkt->proto;
-	__be16 port;
+	__u64 port = 0; /* network order, in its low half */
 
 	if (pkt->later)
 		return 0;
@@ -39,7 +40,7 @@ static __always_inline int tw_aims_at_tunnel(struct __sk_buff *skb, const struct
 		proto = tw_walk_v6(skb, proto, &off, end);
 	if (proto != IPPROTO_UDP)
 		return proto == -2;
-	return off + 4 > end || bpf_skb_load_bytes(skb, off + 2, &port, sizeof(port)) || port == bpf_htons(tw_cfg.port);
+	return off + 4 > end || bpf_skb_load_bytes(skb, off + 2, &port, 2) || port == bpf_htons(tw_cfg.port);
 }
 
 /* VXLAN inside VXLAN, or from a direct peer, for an address of ours in the pod network: the device's socket listens

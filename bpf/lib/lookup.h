@@ -3,50 +3,33 @@
 
 #include "bpf/lib/parse.h"
 
-/* `word` is the n-th group of 32 bits of an address: what a prefix of `bits` leaves of it. Network order. */
-static __always_inline __u32 tw_masked(__u32 word, __u32 n, __u32 bits)
+static __always_inline struct tw_peer *tw_peer_by_hash(const struct tw_addr *addr, int v6, __u32 bits,
+						       const struct tw_addr *mask)
 {
-	__u32 before = n * 32;
+	const __u32 *word = (const __u32 *)addr, *bit = (const __u32 *)mask;
 
-	if (bits <= before)
-		return 0;
-	bits -= before;
-	return bits >= 32 ? word : word & bpf_htonl(~(0xffffffffU >> bits));
-}
+	if (v6) {
+		/* struct tw_cidr_v6 */
+		__u64 key[] = {bits | (__u64)(word[0] & bit[0]) << 32,
+			       (word[1] & bit[1]) | (__u64)(word[2] & bit[2]) << 32, word[3] & bit[3]};
 
-static __always_inline struct tw_peer *tw_peer_by_hash_v4(__be32 addr, __u32 bits)
-{
-	struct tw_cidr_v4 key = {.bits = bits};
-
-	*(__u32 *)key.addr = tw_masked(addr, 0, bits);
-	return bpf_map_lookup_elem(&tw_peers_v4, &key);
-}
-
-static __always_inline struct tw_peer *tw_peer_by_hash_v6(const struct tw_addr *addr, __u32 bits)
-{
-	const __u32 *word = (const __u32 *)addr;
-	struct tw_cidr_v6 key = {.bits = bits};
-	__u32 *masked = (__u32 *)key.addr;
-
-	masked[0] = tw_masked(word[0], 0, bits);
-	masked[1] = tw_masked(word[1], 1, bits);
-	masked[2] = tw_masked(word[2], 2, bits);
-	masked[3] = tw_masked(word[3], 3, bits);
-	return bpf_map_lookup_elem(&tw_peers_v6, &key);
+		return bpf_map_lookup_elem(&tw_peers_v6, key);
+	} else {
+		/* struct tw_cidr_v4 */
+		return bpf_map_lookup_elem(&tw_peers_v4, TW_KEY(bits | (__u64)(word[3] & bit[3]) << 32));
+	}
 }
 
 static __always_inline struct tw_peer *tw_peer_by_trie(const struct tw_addr *addr, int v6)
 {
+	const __u32 *word = (const __u32 *)addr;
+
 	if (v6) {
-		struct tw_cidr_v6 key = {.bits = 128};
+		__u64 key[] = {128 | (__u64)word[0] << 32, word[1] | (__u64)word[2] << 32, word[3]};
 
-		__builtin_memcpy(key.addr, addr, sizeof(key.addr));
-		return bpf_map_lookup_elem(&tw_peers_lpm6, &key);
+		return bpf_map_lookup_elem(&tw_peers_lpm6, key);
 	} else {
-		struct tw_cidr_v4 key = {.bits = 32};
-
-		*(__u32 *)key.addr = tw_addr_v4(addr);
-		return bpf_map_lookup_elem(&tw_peers_lpm4, &key);
+		return bpf_map_lookup_elem(&tw_peers_lpm4, TW_KEY(32 | (__u64)word[3] << 32));
 	}
 }
 
@@ -56,17 +39,16 @@ static __always_inline struct tw_peer *tw_peer_lookup(const struct tw_addr *addr
 {
 	struct tw_prefixes *prefixes;
 	struct tw_peer *peer;
-	__u32 zero = 0;
 
-	prefixes = bpf_map_lookup_elem(&tw_prefixes, &zero);
+	prefixes = bpf_map_lookup_elem(&tw_prefixes, TW_KEY(0));
 	if (!prefixes)
 		return 0;
 #pragma unroll
 	for (int i = 0; i < TW_PREFIXES_MAX; i++) {
 		if (i >= (v6 ? prefixes->v6_count : prefixes->v4_count))
 			break;
-		peer = v6 ? tw_peer_by_hash_v6(addr, prefixes->v6[i])
-			  : tw_peer_by_hash_v4(tw_addr_v4(addr), prefixes->v4[i]);
+		peer = v6 ? tw_peer_by_hash(addr, 1, prefixes->v6[i], &prefixes->v6_mask[i])
+			  : tw_peer_by_hash(addr, 0, prefixes->v4[i], &prefixes->v4_mask[i]);
 		if (peer)
 			return peer;
 	}
@@ -81,7 +63,7 @@ static __always_inline struct tw_endpoint *tw_endpoint_lookup(const struct tw_ad
 /* Per-peer counters; `bytes` of the IP packet. Returns how many packets went there from this CPU. */
 static __always_inline __u32 tw_count_tx(__u32 index, __u32 bytes)
 {
-	struct tw_peer_stats *stats = bpf_map_lookup_elem(&tw_peer_stats, &index);
+	struct tw_peer_stats *stats = bpf_map_lookup_elem(&tw_peer_stats, TW_KEY(index));
 
 	if (!stats)
 		return 0;
@@ -92,7 +74,7 @@ static __always_inline __u32 tw_count_tx(__u32 index, __u32 bytes)
 
 static __always_inline void tw_count_rx(__u32 index, __u32 bytes)
 {
-	struct tw_peer_stats *stats = bpf_map_lookup_elem(&tw_peer_stats, &index);
+	struct tw_peer_stats *stats = bpf_map_lookup_elem(&tw_peer_stats, TW_KEY(index));
 
 	if (stats) {
 		stats->rx_packets += 1;

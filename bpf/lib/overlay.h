@@ -6,11 +6,11 @@
 /* The safety net for what the programs decline. */
 
 /* Sends a routed packet of a pod to the overlay device, whose own hook (tw_from_host) finds the peer again. */
-static __always_inline int tw_via_overlay(struct __sk_buff *skb, const struct tw_pkt *pkt, int reason)
+static __always_inline int tw_via_overlay(struct __sk_buff *skb, int v6, int reason)
 {
 	if (!tw_cfg.vxlan_device)
 		return TW_DROP(NO_DEVICE);
-	if (tw_store_ttl(skb, pkt, pkt->l3_off))
+	if (tw_store_ttl(skb, v6, ETH_HLEN))
 		return TW_DROP(KERNEL_ERROR);
 	if (bpf_redirect(tw_cfg.overlay, 0) != TC_ACT_REDIRECT)
 		return TW_DROP(KERNEL_ERROR);

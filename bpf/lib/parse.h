@@ -84,8 +84,8 @@ static __always_inline int tw_parse_v6(struct __sk_buff *skb, struct tw_pkt *pkt
 
 	if (!ip || ip->version != 6)
 		return TW_DROP(SHORT);
-	__builtin_memcpy(&pkt->src, &ip->saddr, sizeof(pkt->src));
-	__builtin_memcpy(&pkt->dst, &ip->daddr, sizeof(pkt->dst));
+	tw_addr_set_v6(&pkt->src, &ip->saddr);
+	tw_addr_set_v6(&pkt->dst, &ip->daddr);
 	if (tw_addr_is_mapped(&pkt->src) || tw_addr_is_mapped(&pkt->dst))
 		return TW_STACK(PROTO); /* the kernel drops it */
 	payload_len = bpf_ntohs(ip->payload_len);
@@ -108,6 +108,12 @@ static __always_inline __u32 tw_fog(const struct __sk_buff *skb)
 	return (__u32)((__s32)skb->len >> 31);
 }
 
+/* skb->protocol, network order; what was found out about it before is forgotten. */
+static __always_inline __be16 tw_ethertype(const struct __sk_buff *skb)
+{
+	return (__be16)(*(const volatile __u32 *)&skb->protocol ^ tw_fog(skb));
+}
+
 /* Network layer of the packet at `l3_off`, whose ethertype is `ethertype` (network order). A packet that is valid but
  * not for the fast path has `odd` set. Returns 0, NOT_IP, or drops with SHORT. */
 static __always_inline int tw_parse_l3(struct __sk_buff *skb, __be16 ethertype, __u32 l3_off, struct tw_pkt *pkt)
@@ -126,6 +132,8 @@ static __always_inline int tw_parse_l3(struct __sk_buff *skb, __be16 ethertype, 
 	}
 	pkt->odd ^= tw_fog(skb);
 	pkt->later ^= tw_fog(skb);
+	pkt->l3_len ^= tw_fog(skb);
+	pkt->l4_off ^= tw_fog(skb);
 	/* The length field may be smaller than the frame (padding), never larger. */
 	if (!ret && l3_off + pkt->l3_len > skb->len)
 		return TW_DROP(SHORT);
@@ -145,28 +153,35 @@ static __always_inline const void *tw_l4_header(struct __sk_buff *skb, const str
  * conntrack and the flow maps know; an error about a packet that is no plain TCP or UDP is the kernel's. */
 static __always_inline int tw_parse_quoted(struct __sk_buff *skb, __u32 off, struct tw_pkt *pkt)
 {
-	__be16 ports[2];
+	__be32 ports[2] __attribute__((aligned(8))); /* both in the first; the rest is filling */
 
+	tw_fresh(ports, TW_WORDS(ports));
 	if (pkt->v6) {
-		struct ipv6hdr ip;
+		struct ipv6hdr ip __attribute__((aligned(8)));
 
+		tw_fresh(&ip, TW_WORDS(ip));
 		if (bpf_skb_load_bytes(skb, off, &ip, sizeof(ip)))
 			return TW_R_PROTO;
-		__builtin_memcpy(&pkt->flow_src, &ip.saddr, sizeof(pkt->flow_src));
-		__builtin_memcpy(&pkt->flow_dst, &ip.daddr, sizeof(pkt->flow_dst));
+		tw_addr_set_v6(&pkt->flow_src, &ip.saddr);
+		tw_addr_set_v6(&pkt->flow_dst, &ip.daddr);
 		pkt->flow_proto = ip.nexthdr;
 		off += sizeof(ip);
 	} else {
-		struct iphdr ip;
+		struct {
+			struct iphdr v4;
+			__u32 filling;
+		} word __attribute__((aligned(8)));
+		struct iphdr *ip = &word.v4;
 
-		if (bpf_skb_load_bytes(skb, off, &ip, sizeof(ip)))
+		tw_fresh(&word, TW_WORDS(word));
+		if (bpf_skb_load_bytes(skb, off, ip, sizeof(*ip)))
 			return TW_R_PROTO;
-		if (ip.ihl != 5 || ip.frag_off & bpf_htons(0x1fff))
+		if (ip->ihl != 5 || ip->frag_off & bpf_htons(0x1fff))
 			return TW_R_PROTO;
-		tw_addr_set_v4(&pkt->flow_src, ip.saddr);
-		tw_addr_set_v4(&pkt->flow_dst, ip.daddr);
-		pkt->flow_proto = ip.protocol;
-		off += sizeof(ip);
+		tw_addr_set_v4(&pkt->flow_src, ip->saddr);
+		tw_addr_set_v4(&pkt->flow_dst, ip->daddr);
+		pkt->flow_proto = ip->protocol;
+		off += sizeof(*ip);
 	}
 	if (pkt->flow_proto == pkt->proto) { /* about an echo */
 		pkt->flow_proto = 0;
@@ -174,10 +189,10 @@ static __always_inline int tw_parse_quoted(struct __sk_buff *skb, __u32 off, str
 	}
 	if (pkt->flow_proto != IPPROTO_TCP && pkt->flow_proto != IPPROTO_UDP)
 		return TW_R_PROTO;
-	if (bpf_skb_load_bytes(skb, off, ports, sizeof(ports)))
+	if (bpf_skb_load_bytes(skb, off, ports, sizeof(ports[0])))
 		return TW_R_PROTO;
-	pkt->sport = bpf_ntohs(ports[0]);
-	pkt->dport = bpf_ntohs(ports[1]);
+	pkt->sport = (__u16)(bpf_ntohl(ports[0]) >> 16);
+	pkt->dport = (__u16)bpf_ntohl(ports[0]);
 	return 0;
 }
 
@@ -222,11 +237,11 @@ static __always_inline int tw_parse_icmp(struct __sk_buff *skb, struct tw_pkt *p
 /* Transport layer and flow of a packet without `odd`. Returns 0 (perhaps with `odd` now set) or drops with SHORT. */
 static __always_inline int tw_parse_l4(struct __sk_buff *skb, struct tw_pkt *pkt)
 {
+	pkt->flow_src = pkt->src;
+	pkt->flow_dst = pkt->dst;
 	if (pkt->proto == (pkt->v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
 		return tw_parse_icmp(skb, pkt);
 
-	pkt->flow_src = pkt->src;
-	pkt->flow_dst = pkt->dst;
 	if (pkt->proto == IPPROTO_TCP) {
 		const __u8 *tcp = tw_l4_header(skb, pkt, 14); /* up to and with the flags, RFC 9293 3.1 */
 
@@ -265,6 +280,10 @@ static __always_inline int tw_parse_l4_all(struct __sk_buff *skb, struct tw_pkt 
 
 	pkt->odd ^= fog;
 	pkt->first ^= fog;
+	pkt->proto ^= fog;
 	pkt->flow_proto ^= fog;
+	pkt->sport ^= fog;
+	pkt->dport ^= fog;
+	pkt->hdr_len ^= fog;
 	return ret ^ (int)fog;
 }

@@ -41,8 +41,10 @@ struct tw_prefixes {
 	__u8 v6_trie;
 	__u8 v4[TW_PREFIXES_MAX];
 	__u8 v6[TW_PREFIXES_MAX];
+	struct tw_addr v4_mask[TW_PREFIXES_MAX]; /* the same lengths as masks; of IPv4 the first 96 bits are set */
+	struct tw_addr v6_mask[TW_PREFIXES_MAX];
 };
-TW_ASSERT_SIZE(struct tw_prefixes, 12);
+TW_ASSERT_SIZE(struct tw_prefixes, 140);
 
 /* Value of tw_peer_stats, one for each CPU. Bytes count IP packets without outer headers; a GSO packet counts once. */
 struct tw_peer_stats {

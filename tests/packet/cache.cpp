@@ -2,7 +2,6 @@
 // tw_flow_cache: the second packet of a flow asks no other map. So whatever its answer rests on must end it: a packet
 // that differs in anything, a change that the agent announces, a flow that became the stack's, a connection request.
 #include <doctest/doctest.h>
-#include <sched.h>
 
 #include <random>
 #include <string>
@@ -14,13 +13,9 @@ using namespace twill::test;
 
 namespace {
 
-/// node_a() on one CPU from here on: each has a cache of its own.
 Node node_on_one_cpu(const Tweak& tweak = {})
 {
-    cpu_set_t one;
-    CPU_ZERO(&one);
-    CPU_SET(static_cast<unsigned>(sched_getcpu()), &one);
-    REQUIRE(sched_setaffinity(0, sizeof one, &one) == 0);
+    stay_on_one_cpu();
     return node_a(tweak);
 }
 
@@ -135,6 +130,38 @@ TEST_CASE("cache: from_wire: what is cached does not outrank ECN, TTL or lengths
         expect(a.from_wire(from_b(net, net.pod1, 1) + udp()), kRedirect, TW_R_TO_STACK);
         expect(a.from_pod(pod_frame(net, net.pod_b) + udp()), kRedirect, TW_R_TO_VXLAN);
         expect(a.from_pod(pod_frame(net, net.pod_b, 1) + udp()), kUnspec, TW_R_TTL);
+    }
+}
+
+TEST_CASE("cache: from_wire: what is cached does not make us a node of another address")
+{
+    for (const auto& net : nets()) {
+        CAPTURE(net.name);
+        const Node a = node_on_one_cpu();
+        const Layers frame = from_b(net, net.pod1) + udp();
+        expect(a.from_wire(frame), kRedirect, TW_R_TO_LOCAL);
+        const Layers elsewhere = outer(net.node_b, net.node_c) + Layers(frame.begin() + 4, frame.end());
+        expect(a.from_wire(elsewhere), kUnspec, TW_R_NOT_OURS);
+    }
+}
+
+TEST_CASE("cache: the two directions of a flow do not take each other's slot")
+{
+    for (const auto& net : nets()) {
+        CAPTURE(net.name);
+        const Node a = node_on_one_cpu();
+        const auto ports = [](std::uint16_t sport, std::uint16_t dport) {
+            return with<Udp>(udp(), [&](Udp& header) {
+                header.sport = sport;
+                header.dport = dport;
+            });
+        };
+        const Layers there = to_b(net, ports(1000, 2000)), back = from_b(net, net.pod1) + ports(2000, 1000);
+        expect(a.from_pod(there), kRedirect, TW_R_TO_VXLAN);
+        expect(a.from_wire(back), kRedirect, TW_R_TO_LOCAL);
+        lose_endpoint(a, net.pod1);
+        expect(a.from_pod(there), kRedirect, TW_R_TO_VXLAN);
+        expect(a.from_wire(back), kRedirect, TW_R_TO_LOCAL);
     }
 }
 

@@ -2,7 +2,9 @@
 #include "tests/packet/world.hpp"
 
 #include <fmt/core.h>
+#include <sched.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
@@ -194,6 +196,17 @@ Node node_a(const Tweak& tweak)
     tw_cfg cfg = config_a();
     if (tweak) tweak(cfg);
     return node_a_on(*load(cfg).dp);
+}
+
+void stay_on_one_cpu()
+{
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(static_cast<unsigned>(sched_getcpu()), &one);
+    if (sched_setaffinity(0, sizeof one, &one) != 0) {
+        std::perror("sched_setaffinity");
+        std::exit(1);
+    }
 }
 
 Node node_b(const Tweak& tweak)

@@ -58,6 +58,8 @@ using Tweak = std::function<void(tw_cfg&)>;
 Node node_a(const Tweak& tweak = {});
 /// The same on programs that the caller loaded.
 Node node_a_on(Dataplane& dp);
+/// Keeps this thread on its CPU from here on: each CPU has a flow cache of its own.
+void stay_on_one_cpu();
 /// Node b, seen from which a is the peer; its one pod (pod_b of each family) is on `pod1`.
 Node node_b(const Tweak& tweak = {});
 /// Configuration of node a, as node_a() starts from it.

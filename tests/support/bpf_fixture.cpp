@@ -43,10 +43,12 @@ tw_flow flow_key(const Ip& a, std::uint16_t a_port, const Ip& b, std::uint16_t b
 
 const char* flow_map(std::uint8_t proto) { return proto == IPPROTO_TCP ? "tw_flows_tcp" : "tw_flows_any"; }
 
-void note_prefix(std::uint8_t (&list)[TW_PREFIXES_MAX], std::uint8_t& count, unsigned bits)
+void note_prefix(std::uint8_t (&list)[TW_PREFIXES_MAX], tw_addr (&masks)[TW_PREFIXES_MAX], std::uint8_t& count,
+                 const Cidr& pods)
 {
-    if (std::find(list, list + count, bits) != list + count || count == TW_PREFIXES_MAX) return;
-    list[count++] = static_cast<std::uint8_t>(bits);
+    if (std::find(list, list + count, pods.bits()) != list + count || count == TW_PREFIXES_MAX) return;
+    list[count] = static_cast<std::uint8_t>(pods.bits());
+    masks[count++] = abi(pods).mask;
 }
 
 } // namespace
@@ -207,9 +209,9 @@ void Dataplane::add_peer(const Cidr& pods, const tw_peer& peer, bool trie)
     if (trie)
         (v4 ? prefixes_.v4_trie : prefixes_.v6_trie) = 1;
     else if (v4)
-        note_prefix(prefixes_.v4, prefixes_.v4_count, pods.bits());
+        note_prefix(prefixes_.v4, prefixes_.v4_mask, prefixes_.v4_count, pods);
     else
-        note_prefix(prefixes_.v6, prefixes_.v6_count, pods.bits());
+        note_prefix(prefixes_.v6, prefixes_.v6_mask, prefixes_.v6_count, pods);
     const std::uint32_t zero = 0;
     bpf_map_update_elem(map("tw_prefixes"), &zero, &prefixes_, BPF_ANY);
     changed();

@@ -2,7 +2,6 @@
 // Every program loads with every configuration that the agent may write, and stays small for the verifier. All of them
 // with TWILL_FULL=1 in the environment, about a tenth otherwise, and a third of that with TWILL_VM=1 (emulated CPUs).
 #define DOCTEST_CONFIG_IMPLEMENT
-#include <sys/utsname.h>
 
 #include <bpf/bpf.h>
 #include <cstdio>
@@ -20,15 +19,8 @@ using namespace twill::test;
 
 namespace {
 
-/// Instructions that the verifier walked through, at most, for one program. Before 6.2 it remembers for longer which
-/// numbers mattered, so fewer of its paths meet again. The kernel's own limit is a million.
-std::uint32_t most_instructions()
-{
-    utsname kernel{};
-    unsigned major = 0, minor = 0;
-    if (uname(&kernel) != 0 || std::sscanf(kernel.release, "%u.%u", &major, &minor) != 2) return 100000;
-    return major > 6 || (major == 6 && minor >= 2) ? 100000 : 250000;
-}
+/// How many instructions the verifier may walk in one program. The kernel's own limit is a million.
+constexpr std::uint32_t kMostInstructions = 100000;
 
 enum class Families { dual, v4, v6 };
 
@@ -93,7 +85,7 @@ void measure(const Dataplane& dp, Program program, const std::string& config, Si
     bpf_prog_info info{};
     std::uint32_t size = sizeof info;
     REQUIRE(bpf_obj_get_info_by_fd(dp.fd(program), &info, &size) == 0);
-    CHECK_MESSAGE(info.verified_insns <= most_instructions(), to_string(program), " ", config);
+    CHECK_MESSAGE(info.verified_insns <= kMostInstructions, to_string(program), " ", config);
     if (info.verified_insns >= most.walked) most = {info.verified_insns, info.xlated_prog_len / 8, config};
 }
 
