@@ -31,7 +31,7 @@ static __always_inline struct tw_basis tw_cache_basis(__u32 hash)
  * directions must not take each other's slot. NULL never happens, but the verifier cannot know. */
 static __always_inline struct tw_cached *tw_cache_slot(__u32 hash, __u32 src)
 {
-	return bpf_map_lookup_elem(&tw_flow_cache, TW_KEY((hash ^ src) * 0x85ebca6bU >> 16 & (TW_CACHED_MAX - 1)));
+	return bpf_map_lookup_elem(&tw_flow_cache, TW_KEY(tw_mix(hash ^ src) & (TW_CACHED_MAX - 1)));
 }
 
 /* May a finding stand for the packet, whose transport header is parsed? Only what has ports: echoes are rare, and ICMP

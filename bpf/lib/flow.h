@@ -91,10 +91,16 @@ static __always_inline struct tw_flow_state *tw_flow_find(const struct tw_pkt *p
 	return bpf_map_lookup_elem(&tw_flows_any, key);
 }
 
+/* Every bit of `value` moves every one of the 24 bits of the result. */
+static __always_inline __u32 tw_mix(__u32 value)
+{
+	return (__u32)(value * 0x9e3779b97f4a7c15ULL >> 40);
+}
+
 /* Hash of a flow, the same for both directions: of its addresses and ports, each pair combined by XOR and folded. */
 static __always_inline __u32 tw_hash(__u32 addrs, __u32 ports)
 {
-	return (addrs + ports * 0x2c1b3c6dU) * 0x9e3779b1U;
+	return tw_mix(addrs + ports * 0x2c1b3c6dU);
 }
 
 /* An address folded to one word by XOR. */
@@ -113,7 +119,7 @@ static __always_inline __u32 tw_flow_hash(const struct tw_pkt *pkt)
 /* Where in tw_flow_gen. */
 static __always_inline __u32 tw_gen_index(__u32 hash)
 {
-	return hash >> 16 & (TW_GENS_MAX - 1);
+	return hash & (TW_GENS_MAX - 1);
 }
 
 /* `flags`: BPF_ANY, or BPF_NOEXIST to leave what somebody else found out meanwhile. */

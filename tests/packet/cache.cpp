@@ -165,6 +165,24 @@ TEST_CASE("cache: the two directions of a flow do not take each other's slot")
     }
 }
 
+TEST_CASE("cache: flows that differ only in the last byte of an address have slots of their own")
+{
+    for (const auto& net : nets()) {
+        CAPTURE(net.name);
+        const Node a = node_on_one_cpu();
+        const auto to = [&](std::uint8_t last) {
+            auto bytes = net.pod_b.bytes();
+            bytes[15] = last;
+            return pod_frame(net, Ip::from_bytes(bytes)) + udp();
+        };
+        for (std::uint8_t last = 1; last <= 32; ++last) expect(a.from_pod(to(last)), kRedirect, TW_R_TO_VXLAN);
+        lose_endpoint(a, net.pod1);
+        int cached = 0;
+        for (std::uint8_t last = 1; last <= 32; ++last) cached += a.from_pod(to(last)).verdict == kRedirect ? 1 : 0;
+        CHECK(cached >= 28); // 32 of 1024 slots
+    }
+}
+
 TEST_CASE("cache: a packet without VXLAN is not taken for one with")
 {
     for (const auto& net : nets()) {
