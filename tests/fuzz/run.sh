@@ -4,13 +4,25 @@
 # that it names.
 set -euo pipefail
 program=$1 seconds=5
+if [[ ! -x $program ]]; then
+	echo "skipped: no $(basename "$program"): clang++ or libFuzzer is missing (Debian: clang, libclang-rt-14-dev)"
+	exit 77
+fi
 [[ ${TWILL_FULL:-0} != 1 ]] || seconds=600
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+name=$(basename "$program")
+name=${name#fuzz-}
 found=$(mktemp -d)
+mkdir "$found/corpus"
+inputs=("$found/corpus")
+[[ ! -d $here/seeds/$name ]] || inputs+=("$here/seeds/$name")
+dictionary=()
+[[ ! -e $here/$name.dict ]] || dictionary=("-dict=$here/$name.dict")
 "$program" -max_total_time="$seconds" -max_len=4096 -rss_limit_mb=1024 -timeout=10 -artifact_prefix="$found/" \
-	-print_final_stats=1 2>"$found/log" || {
+	-print_final_stats=1 "${dictionary[@]}" "${inputs[@]}" >"$found/log" 2>&1 || {
 	tail -n 40 "$found/log"
 	echo "failed: the input is in $found"
 	exit 1
 }
-grep -E 'stat::number_of_executed_units|DONE' "$found/log"
+grep -aE 'stat::number_of_executed_units|DONE' "$found/log"
 rm -r "$found"
