@@ -8,7 +8,7 @@ peers_need etcd flannel flannel-old
 
 with_etcd() {
 	local flags node
-	lab_up "$(basename "$0" .sh)-e-$$"
+	lab_up "flanneld-etcd-$$"
 	node_add node-a
 	node_add node-b
 	peers_at router 192.0.2.1

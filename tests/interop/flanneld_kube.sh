@@ -32,7 +32,7 @@ want_patches() {
 
 with_kubernetes() {
 	local node flags dir
-	lab_up "$(basename "$0" .sh)-k-$$"
+	lab_up "flanneld-kube-$$"
 	dir=$(peers_dir)
 	node_add node-a
 	node_add node-b

@@ -16,7 +16,7 @@ env_of() { sed -n "s/^$2=//p" "$(node_dir "$1")/subnet.env"; } # NODE KEY
 # NODE: a.b.c.0 and the like, without a length.
 subnet4() { env_of "$1" FLANNEL_SUBNET | sed 's|\.1/24$|.0|'; }
 subnet6() { env_of "$1" FLANNEL_IPV6_SUBNET | sed 's|::1/64$|::|'; }
-mac_of() { node_exec "$1" cat "/sys/class/net/$2/address"; } # NODE DEVICE
+mac_of() { node_exec "$1" ip -j link show dev "$2" | jq -r '.[0].address'; } # NODE DEVICE
 data_of() { echo "{\"VNI\":1,\"VtepMAC\":\"$(mac_of "$1" "$2")\"}"; }
 
 want_key() { echo "$ETCD_PREFIX/subnets/$(subnet4 "$1")-24&$(subnet6 "$1")-64"; }
@@ -43,7 +43,7 @@ want_device() { # NODE DEVICE FAMILY MTU
 		"\"port\":8472,\"learning\":false,\"ttl\":0}" | tr -d ' '
 }
 
-addresses() { node_exec "$1" ip -j addr show dev "$2" scope global | jq -r '.[].addr_info[]? | "\(.local)/\(.prefixlen)"' | xargs; }
+addresses() { node_exec "$1" ip -j addr show dev "$2" scope global | jq -r '.[].addr_info[]? | select(.local) | "\(.local)/\(.prefixlen)"' | xargs; }
 route() { node_exec "$1" ip "-$2" route show "$3" | xargs; }           # NODE FAMILY PREFIX
 neighbour() { node_exec "$1" ip "-$2" neigh show "$3" dev "$4" | xargs; } # NODE FAMILY ADDRESS DEVICE
 fdb() { node_exec "$1" bridge fdb show dev "$2" | grep "^$3 " | xargs; }  # NODE DEVICE MAC
