@@ -6,7 +6,7 @@
 #   peers_at NODE|router IP       where etcd and the API server listen from now on; 127.0.0.1 is NODE's own
 #   start_etcd [--tls] [--auth] [--cn-auth]
 #   etcd_do ARGS...               etcdctl as root; etcd_flags: flanneld's and twilld's flags to reach it
-#   start_apiserver               with etcd behind it; kube_do METHOD PATH [BODY [CONTENT-TYPE]] as admin
+#   start_apiserver [FLAGS...]    with etcd behind it; kube_do METHOD PATH [BODY [CONTENT-TYPE]] as admin
 #   create_node NAME CIDR...
 #   start_flanneld NODE [--old] FLAGS...
 #   peer_stop NAME [SIGNAL]       NAME: etcd, apiserver, flanneld-NODE; start_* starts it again with its old data
@@ -18,7 +18,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/certs.sh"
 ETCD_PREFIX=/coreos.com/network
 FLANNEL_TOKEN=flannel-token-of-a-test ADMIN_TOKEN=admin-token-of-a-test
-PEER_NS='' PEER_IP='' ETCD_SCHEME=http ETCD_USER=()
+PEER_NS='' PEER_IP='' ETCD_SCHEME=http ETCD_USER=() KUBE_CURL=()
 
 peers_need() {
 	local need tool tools
@@ -173,7 +173,7 @@ kube_do() { # METHOD PATH [BODY [CONTENT-TYPE]]
 	local body=()
 	[[ $# -lt 3 ]] || body=(-H "Content-Type: ${4:-application/json}" --data-binary "$3")
 	nsenter --net="/run/netns/$(node_ns "$PEER_NS")" curl -sS --fail-with-body --noproxy '*' --max-time "$(scaled 20)" \
-		--cacert "$(peers_dir)/ca.crt" -H "Authorization: Bearer $ADMIN_TOKEN" -X "$1" "${body[@]}" "$(kube_url)$2"
+		"${KUBE_CURL[@]}" --cacert "$(peers_dir)/ca.crt" -H "Authorization: Bearer $ADMIN_TOKEN" -X "$1" "${body[@]}" "$(kube_url)$2"
 }
 
 # Token file and RBAC, no admission that would want more than a Node and a Pod. All requests that change something are in
@@ -199,7 +199,7 @@ start_apiserver() {
 		--service-account-issuer https://kubernetes.default.svc --service-account-key-file "$dir/ca.crt" \
 		--service-account-signing-key-file "$dir/ca.key" --service-cluster-ip-range 10.96.0.0/16 \
 		--token-auth-file "$dir/tokens.csv" --authorization-mode RBAC --disable-admission-plugins ServiceAccount \
-		--audit-policy-file "$dir/audit-policy.yaml" --audit-log-path "$dir/audit.log"
+		--audit-policy-file "$dir/audit-policy.yaml" --audit-log-path "$dir/audit.log" "$@"
 	_peer_up apiserver 120 kube_do GET /readyz
 	_kube_role
 	kube_config "$dir/flannel.kubeconfig" "$FLANNEL_TOKEN"
@@ -230,12 +230,14 @@ kube_config() { # FILE TOKEN
 	END
 }
 
-# create_node NAME CIDR...: as kubeadm's controller would leave it: with its podCIDRs and nothing of flannel's.
+# create_node NAME CIDR...: as Kubernetes' controllers leave it: with its podCIDRs and nothing of flannel's, but not without any
+# annotation, which ends flanneld with "assignment to entry in nil map".
 create_node() {
 	local cidrs
-	cidrs=$(printf '%s\n' "${@:2}" | jq -R . | jq -sc .)
+	cidrs=$(jq -nc '$ARGS.positional' --args "${@:2}")
 	kube_do POST /api/v1/nodes "$(jq -nc --arg name "$1" --argjson cidrs "$cidrs" \
-		'{apiVersion: "v1", kind: "Node", metadata: {$name}, spec: {podCIDR: $cidrs[0], podCIDRs: $cidrs}}')" >"$(peers_dir)/node-$1.json"
+		'{apiVersion: "v1", kind: "Node", metadata: {$name, annotations: {"node.alpha.kubernetes.io/ttl": "0"}},
+			spec: (if $cidrs == [] then {} else {podCIDR: $cidrs[0], podCIDRs: $cidrs} end)}')" >"$(peers_dir)/node-$1.json"
 }
 
 # node_object NODE JQ-FILTER
