@@ -17,6 +17,8 @@ using std::chrono::milliseconds;
 /// Events come in bursts: a pass starts this long after the first, so that one pass serves them all.
 constexpr milliseconds kSettle{5};
 constexpr milliseconds kTick{2000};
+/// Longer than a node needs to find a store that is back and to write its lease again.
+constexpr milliseconds kLinger{1200};
 constexpr milliseconds kRetryMin{200};
 constexpr milliseconds kRetryMax{10'000};
 
@@ -25,9 +27,9 @@ constexpr milliseconds kRetryMax{10'000};
 Node::Node(Loop& loop, const Clock& clock, Flags flags, Settings settings, std::unique_ptr<Store> store,
            std::function<void(Error)> on_fatal)
     : loop_(loop), clock_(clock), flags_(std::move(flags)), settings_(std::move(settings)), store_(std::move(store)),
-      on_fatal_(std::move(on_fatal)), started_(clock.wall()), pins_(settings_.bpf_root),
+      on_fatal_(std::move(on_fatal)), started_(clock.wall()), leases_(kLinger), pins_(settings_.bpf_root),
       trouble_limit_(milliseconds{10'000}), retry_delay_(kRetryMin), config_timer_(loop), pass_timer_(loop),
-      retry_timer_(loop), reconcile_timer_(loop), tick_timer_(loop)
+      retry_timer_(loop), reconcile_timer_(loop), tick_timer_(loop), linger_timer_(loop)
 {}
 
 Node::~Node() = default;
@@ -153,7 +155,8 @@ void Node::publish() { store_->publish(lease_request()); }
 
 void Node::on_snapshot(LeaseSnapshot snapshot)
 {
-    leases_.apply(std::move(snapshot));
+    leases_.apply(std::move(snapshot), clock_.steady());
+    end_lingering();
     log::info("leases read", {{"leases", leases_.leases().size()}, {"bad", leases_.bad().size()}});
     mark(&Stale::peers);
 }
@@ -168,8 +171,17 @@ void Node::on_event(LeaseEvent event)
         before.expires = put->lease.expires;
         is_renewal = before == put->lease;
     }
-    leases_.apply(std::move(event));
+    leases_.apply(std::move(event), clock_.steady());
     if (!is_renewal) mark(&Stale::peers);
+    end_lingering();
+}
+
+void Node::end_lingering()
+{
+    const SteadyTime now = clock_.steady();
+    if (leases_.end_lingering(now)) mark(&Stale::peers);
+    if (const auto next = leases_.next_end())
+        linger_timer_.once(std::chrono::ceil<milliseconds>(*next - now), [this] { end_lingering(); });
 }
 
 void Node::on_own_lease(Lease lease)
@@ -382,6 +394,7 @@ Result<> Node::detach()
     retry_timer_.stop();
     reconcile_timer_.stop();
     tick_timer_.stop();
+    linger_timer_.stop();
     monitor_.reset();
     events_.reset();
     return tear_down(settings_.bpf_root, settings_.overlay_name);

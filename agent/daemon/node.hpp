@@ -94,6 +94,7 @@ private:
     void become_ready();
     void retry(const Error& error);
     void tick();
+    void end_lingering();
 
     // node_plane.cpp: device, programs, attachments, subnet.env
     Result<> bring_up();
@@ -176,6 +177,7 @@ private:
     Timer retry_timer_;
     Timer reconcile_timer_;
     Timer tick_timer_;
+    Timer linger_timer_;
 };
 
 } // namespace twill

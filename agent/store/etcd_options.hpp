@@ -31,7 +31,7 @@ struct EtcdOptions {
     std::chrono::milliseconds tick{1000};                         ///< renewal
     std::chrono::milliseconds settle{20};                         ///< before a lost lease is acquired again
     std::chrono::milliseconds backoff_min{100};                   ///< after every endpoint failed
-    std::chrono::milliseconds backoff_max{1000};
+    std::chrono::milliseconds backoff_max{700};                   ///< less than peers keep a lease that is gone
     std::chrono::milliseconds call_timeout{5000};
     std::chrono::milliseconds probe{10000}; ///< a watch that says nothing is asked for so often
     RandomSource random;                    ///< empty: seeded by the machine

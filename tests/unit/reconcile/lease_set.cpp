@@ -126,3 +126,59 @@ TEST_CASE("lease_set: order of arrival survives renewals and snapshots, and star
     set.apply(LeasePut{other});
     CHECK(set.since(kOne.key) > set.since(kTwo.key));
 }
+
+TEST_CASE("lease_set: a lease that is gone lingers, and is as it was when it comes back in time")
+{
+    const SteadyTime start{};
+    const auto at = [&](int ms) { return start + std::chrono::milliseconds{ms}; };
+    for (const bool by_event : {true, false}) {
+        CAPTURE(by_event);
+        LeaseSet set(std::chrono::milliseconds{1000});
+        set.apply(LeaseSnapshot{{kOne, kTwo}, {}}, start);
+        const auto since = set.since(kOne.key);
+        const auto lose = [&](int ms) {
+            by_event ? set.apply(LeaseEvent{LeaseGone{kOne.key}}, at(ms))
+                     : set.apply(LeaseSnapshot{{kTwo}, {}}, at(ms));
+        };
+        lose(0);
+        CHECK(set.next_end() == at(1000));
+        CHECK(set.leases().count(kOne.key) == 1);
+        CHECK_FALSE(set.end_lingering(at(999)));
+        lose(500); // told gone twice: no second respite
+        CHECK(set.next_end() == at(1000));
+        set.apply(LeasePut{kOne}, at(600));
+        CHECK_FALSE(set.next_end());
+        CHECK_FALSE(set.end_lingering(at(2000)));
+        CHECK(set.since(kOne.key) == since);
+
+        lose(3000);
+        CHECK(set.end_lingering(at(4000)));
+        CHECK(set.leases().count(kOne.key) == 0);
+        CHECK(set.leases().count(kTwo.key) == 1);
+        CHECK_FALSE(set.next_end());
+    }
+}
+
+TEST_CASE("lease_set: what takes the place of a lease that is gone ends it at once")
+{
+    const Lease same_pods = lease("10.42.0.0/23", "192.0.2.3");
+    const Lease same_node = lease("10.42.3.0/24", "192.0.2.1");
+    for (const Lease& next : {same_pods, same_node}) {
+        CAPTURE(next.key);
+        LeaseSet set(std::chrono::milliseconds{1000});
+        set.apply(LeaseSnapshot{{kOne, kTwo}, {}});
+        SUBCASE("which was there before") { set.apply(LeasePut{next}); }
+        set.apply(LeaseGone{kOne.key});
+        set.apply(LeasePut{next});
+        CHECK(set.leases().count(kOne.key) == 0);
+        CHECK(set.leases().count(kTwo.key) == 1);
+        CHECK(set.leases().count(next.key) == 1);
+        CHECK_FALSE(set.next_end());
+        SUBCASE("in one snapshot")
+        {
+            set.apply(LeaseSnapshot{{kOne, kTwo}, {}});
+            set.apply(LeaseSnapshot{{kTwo, next}, {}});
+            CHECK(set.leases().size() == 2);
+        }
+    }
+}
