@@ -5,6 +5,7 @@
 # builds.
 
 command -v bridge >/dev/null || skip "missing: bridge"
+# shellcheck disable=SC2034 # for who sources this
 CONFIG='{
   "Network": "10.42.0.0/16", "SubnetLen": 24, "EnableIPv6": true, "IPv6Network": "fd00:42::/48", "IPv6SubnetLen": 64,
   "Backend": { "Type": "vxlan", "VNI": 1 }
