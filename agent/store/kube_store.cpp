@@ -78,7 +78,7 @@ void KubeStore::read_config(std::function<void(Result<NetConf>)> done)
 {
     auto outcome = [&]() -> Result<NetConf> {
         TWILL_TRY_AS(text, read_file(options_.net_config_path, kMaxConfigBytes));
-        TWILL_TRY_AS(conf, NetConf::parse(text, options_.net_config_path, options_.twill_keys));
+        TWILL_TRY_AS(conf, NetConf::parse(text, options_.net_config_path, options_.twill_keys, Subnets::given));
         config_text_ = std::move(text);
         conf_ = conf;
         return conf;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <limits>
 
 #include "agent/store/go_json.hpp"
 
@@ -154,7 +155,7 @@ Result<Cidr> range_end(const Reader& reader, std::string_view key, const std::op
     return subnet;
 }
 
-Result<NetworkConf> check_family(const Reader& reader, const RawFamily& raw, Family family)
+Result<NetworkConf> check_family(const Reader& reader, const RawFamily& raw, Family family, Subnets subnets)
 {
     const FamilyRules& rules = rules_of(family);
     if (!raw.network)
@@ -162,6 +163,7 @@ Result<NetworkConf> check_family(const Reader& reader, const RawFamily& raw, Fam
                           "want " + cidr_example(family) + ", or Enable" + std::string(to_string(family)) + " false");
     NetworkConf conf;
     conf.network = *raw.network;
+    if (subnets == Subnets::given) return conf;
     TWILL_TRY_AS(len, subnet_len(reader, raw, rules));
     conf.subnet_len = len;
     // The first subnet is left out: its first address would be the network's own.
@@ -280,7 +282,7 @@ std::string_view to_string(Backend backend)
 }
 
 Result<NetConf> NetConf::parse(std::string_view text, std::string_view origin,
-                               const std::vector<std::string_view>& twill_keys)
+                               const std::vector<std::string_view>& twill_keys, Subnets subnets)
 {
     auto root = parse_json(text);
     if (!root) return Error{EINVAL, std::string(origin) + ": " + root.error().what};
@@ -303,7 +305,9 @@ Result<NetConf> NetConf::parse(std::string_view text, std::string_view origin,
         const FamilyRules& rules = rules_of(family);
         RawFamily& into = raw[family];
         fields.push_back(reader.cidr(rules.network, family, into.network));
-        fields.push_back(reader.number(rules.len, std::string(rules.len), 0, rules.longest_len, into.subnet_len));
+        const std::int64_t most =
+            subnets == Subnets::given ? std::numeric_limits<std::int64_t>::max() : rules.longest_len;
+        fields.push_back(reader.number(rules.len, std::string(rules.len), 0, most, into.subnet_len));
         fields.push_back(reader.address(rules.min, family, into.subnet_min));
         fields.push_back(reader.address(rules.max, family, into.subnet_max));
     }
@@ -313,7 +317,7 @@ Result<NetConf> NetConf::parse(std::string_view text, std::string_view origin,
         return reader.bad("EnableIPv4", "false", "want true, or EnableIPv6 true: no family is on");
     for (const Family family : kFamilies) {
         if (!raw[family].is_on) continue;
-        TWILL_TRY_AS(network, check_family(reader, raw[family], family));
+        TWILL_TRY_AS(network, check_family(reader, raw[family], family, subnets));
         conf.network[family] = network;
     }
     TWILL_TRY_AS(type, backend_type(reader, backend));

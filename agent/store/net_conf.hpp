@@ -18,10 +18,14 @@ enum class Backend : std::uint8_t { vxlan, host_gw, alloc };
 /// "vxlan", "host-gw", "alloc": the spelling of net-conf.json.
 std::string_view to_string(Backend backend);
 
+/// Who cuts the network into pod CIDRs. `given`: somebody else (Kubernetes), so flannel does not look at SubnetLen,
+/// SubnetMin and SubnetMax beyond their types.
+enum class Subnets : std::uint8_t { allocated, given };
+
 /// One family of flannel's net-conf.json, defaults filled in.
 struct NetworkConf {
     Cidr network;            ///< the whole overlay
-    unsigned subnet_len = 0; ///< prefix length of one node's pod CIDR
+    unsigned subnet_len = 0; ///< prefix length of one node's pod CIDR; 0: Subnets::given, the next two mean nothing
     Cidr subnet_min;         ///< first and last pod CIDR to hand out
     Cidr subnet_max;
     bool operator==(const NetworkConf&) const = default;
@@ -48,7 +52,7 @@ struct NetConf {
     /// Parses `text`. `origin` is the file or key that errors name. `twill_keys` are the keys allowed inside `Twill`.
     /// EINVAL: "<origin>: <Key> <value>: <what is allowed>", one line.
     static Result<NetConf> parse(std::string_view text, std::string_view origin,
-                                 const std::vector<std::string_view>& twill_keys);
+                                 const std::vector<std::string_view>& twill_keys, Subnets subnets = Subnets::allocated);
 };
 
 } // namespace twill

@@ -24,6 +24,9 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
 {
     const std::string_view text(reinterpret_cast<const char*>(data), size);
     const auto conf = NetConf::parse(text, "fuzz", {"overlay", "feature"});
+    const auto given = NetConf::parse(text, "fuzz", {"overlay", "feature"}, Subnets::given);
+    // What allocation accepts is good for Kubernetes too.
+    if (conf && (!given || given->vni != conf->vni)) std::abort();
     if (!conf) {
         // One line, and it says where.
         if (conf.error().code != EINVAL || !conf.error().what.starts_with("fuzz: ") ||

@@ -254,3 +254,26 @@ TEST_CASE("net_conf: no truncation and no nesting makes the parser fail otherwis
     CHECK_FALSE(parse("{\"a\":" + std::string(5000, '[') + std::string(5000, ']') + "}").has_value());
     CHECK_FALSE(parse("{\"Network\":\"\xff\xfe\"}").has_value());
 }
+
+TEST_CASE("net_conf: where Kubernetes gives the pod CIDRs, what flannel does not look at there is not checked")
+{
+    const auto given = [](const std::string& inside) {
+        return NetConf::parse(R"({"Network":"10.42.0.0/16",)" + inside + R"("Backend":{"Type":"vxlan"}})", "net.json",
+                              kTwillKeys, Subnets::given);
+    };
+    // A range of another network, a length longer than any, the first behind the last.
+    for (const auto* ignored :
+         {R"("SubnetLen":8,)", R"("SubnetLen":31,)", R"("SubnetLen":4000000000,)", R"("SubnetMin":"192.0.2.1",)",
+          R"("SubnetMin":"10.42.9.0","SubnetMax":"10.42.1.0",)", R"("SubnetLen":24,"SubnetMax":"10.42.1.7",)",
+          R"("EnableIPv6":true,"IPv6Network":"fd00::/48","IPv6SubnetLen":12,"IPv6SubnetMin":"fd01::",)"}) {
+        CAPTURE(ignored);
+        CHECK(given(ignored));
+        CHECK_FALSE(with(ignored));
+    }
+    CHECK(NetConf::parse(R"({"Network":"10.42.0.0/29","Backend":{"Type":"vxlan"}})", "n", kTwillKeys, Subnets::given));
+    // Go's decoder reads them all the same.
+    for (const auto* refused :
+         {R"("SubnetLen":-1,)", R"("SubnetLen":"24",)", R"("SubnetLen":1.5,)", R"("SubnetMin":"",)",
+          R"("SubnetMax":"fd00::",)", R"("SubnetMin":5,)", R"("EnableIPv6":true,"IPv6SubnetLen":64,)"})
+        CHECK_MESSAGE(!given(refused), refused);
+}
