@@ -356,11 +356,13 @@ node_ctl() {
 		twillctl --socket "$(node_dir "$1")/twill.sock" "${@:2}"
 }
 
-# wait_ready NODE [SECONDS]
+# wait_ready NODE [SECONDS]. A node that is ready but degraded (status ends 1) is given a second to get over it.
 wait_ready() {
-	local node=$1 tries=$((${2:-15} * 20)) i
+	local node=$1 tries=$((${2:-15} * 20)) i text code patience=20
 	for ((i = 0; i < tries; i++)); do
-		if node_ctl "$node" -o json status 2>/dev/null | tr -d ' \n' | grep '"ready":true' >/dev/null; then return 0; fi
+		code=0
+		text=$(node_ctl "$node" -o json status 2>/dev/null) || code=$?
+		if [[ ${text//[[:space:]]/} == *'"ready":true'* ]] && ((code == 0 || patience-- == 0)); then return 0; fi
 		agent_alive "$node" || break
 		sleep "$LAB_POLL"
 	done
