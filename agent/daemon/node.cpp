@@ -113,7 +113,8 @@ Result<> Node::choose_features()
 }
 
 /// The VtepMAC is kept for the life of the node: that of the device as it is, else the lease's, else a new one. What
-/// cannot be read is tried again: peers would need seconds to learn a new one.
+/// cannot be read is tried again: peers would need seconds to learn a new one. flannel's node has two: IPv4's is the
+/// device's then, and IPv6's goes on being published and taken, because a flannel peer misses a change of that alone.
 void Node::choose_mac(const std::function<void()>& then)
 {
     const auto again = [this, then](const Error& error) {
@@ -122,17 +123,14 @@ void Node::choose_mac(const std::function<void()>& then)
     };
     const auto device = find_overlay(*socket_, settings_.overlay_name);
     if (!device) return again(device.error());
-    if (*device) {
-        vtep_mac_ = (*device)->mac;
-        return then();
-    }
-    store_->find_own(lease_request(), [this, then, again](Result<std::optional<Lease>> found) {
+    const auto mac = *device ? std::optional((*device)->mac) : std::nullopt;
+    store_->find_own(lease_request(), [this, mac, then, again](Result<std::optional<Lease>> found) {
         if (!found) return again(found.error());
         on_health(std::nullopt);
-        vtep_mac_ = Mac::random();
-        if (*found)
-            for (const auto family : {Family::v6, Family::v4}) // flannel's node has two MACs: IPv4's stays
-                if (const auto& mac = (*found)->vtep_mac[family]; mac) vtep_mac_ = *mac;
+        const auto kept = *found ? (*found)->vtep_mac : PerFamily<std::optional<Mac>>{};
+        const auto& known = mac ? mac : kept.v4 ? kept.v4 : kept.v6;
+        vtep_mac_ = known ? *known : Mac::random();
+        vtep_mac6_ = kept.v4 && kept.v6 && kept.v4 != kept.v6 ? *kept.v6 : vtep_mac_;
         then();
     });
 }
@@ -144,9 +142,12 @@ LeaseRequest Node::lease_request() const
     request.public_ip = wire_.public_ip;
     request.backend_type = conf_->backend == Backend::alloc ? "" : std::string(to_string(conf_->backend));
     request.vni = conf_->vni;
-    request.marker = Marker{.zero_csum6 = true};
-    for (const auto family : kFamilies)
-        if (conf_->network[family] && conf_->backend == Backend::vxlan) request.vtep_mac[family] = vtep_mac_;
+    request.marker.zero_csum6 = true;
+    if (conf_->backend == Backend::vxlan) {
+        if (conf_->network.v4) request.vtep_mac.v4 = vtep_mac_;
+        if (conf_->network.v6) request.vtep_mac.v6 = vtep_mac6_;
+        request.marker.vtep_mac = request.vtep_mac.v6 ? request.vtep_mac.v6 : request.vtep_mac.v4;
+    }
     if (const auto env = read_subnet_env(settings_.subnet_file); env && *env) request.preferred = (*env)->subnet;
     return request;
 }

@@ -138,7 +138,8 @@ private:
     WireChoice wire_;
     PerFamily<std::optional<Ip>> node_ip_; ///< own addresses on the wire
     KernelFeatures features_;              ///< what there is and is not switched off
-    Mac vtep_mac_;
+    Mac vtep_mac_;                         ///< of the overlay device
+    Mac vtep_mac6_;                        ///< as published for IPv6: the same but on a node that was flannel's
     std::optional<Lease> own_;
     LeaseSet leases_;
     std::optional<Error> store_trouble_;

@@ -73,6 +73,7 @@ CfgInput Node::cfg_input() const
     std::tie(input.sport_min, input.sport_max) = local_port_range();
     input.overlay = overlay_;
     input.vtep_mac = vtep_mac_;
+    if (vtep_mac6_ != vtep_mac_) input.vtep_mac_old = vtep_mac6_;
     input.anti_spoof = to_abi(settings_.anti_spoof);
     input.fast = settings_.fast_path != FastPath::off && !filter_;
     input.vxlan_device = overlay_spec().kind == OverlayKind::vxlan;

@@ -101,7 +101,8 @@ std::optional<Lease> EtcdView::lease(const std::string& key) const
     const EtcdEntry* entry = find(key);
     if (entry == nullptr || !entry->lease) return std::nullopt;
     auto lease = entry->lease;
-    if (const auto marker = markers_.find(key); marker != markers_.end()) lease->marker = marker->second;
+    if (const auto marker = markers_.find(key); marker != markers_.end())
+        lease->marker = marker_of(marker->second, *lease);
     return lease;
 }
 

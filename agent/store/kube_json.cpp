@@ -10,6 +10,7 @@ namespace {
 
 using Kind = JsonValue::Kind;
 using Take = SieveRule::Take;
+constexpr std::size_t kMaxTimeBytes = 64;
 
 /// The last member of that name, as Go and the API server take it; nullptr: none, or `object` is no object.
 const JsonValue* member(const JsonValue* object, std::string_view name)
@@ -61,8 +62,10 @@ Result<KubeNode> node_of(const JsonValue* object, std::string_view prefix)
                 const auto* value = member(&condition, field);
                 return value != nullptr && value->is(Kind::string) && value->text == wanted;
             };
-            if (is("type", "NetworkUnavailable"))
-                node.is_network_announced = is("status", "False") && is("reason", "FlannelIsUp");
+            if (!is("type", "NetworkUnavailable")) continue;
+            node.is_network_announced = is("status", "False") && is("reason", "FlannelIsUp");
+            const auto* since = member(&condition, "lastTransitionTime");
+            node.network_since = since != nullptr ? since->text.substr(0, kMaxTimeBytes) : "";
         }
     return node;
 }

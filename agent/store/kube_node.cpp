@@ -162,7 +162,12 @@ Result<std::optional<Lease>> node_to_lease(const KubeNode& node, const NetConf& 
     lease.key = LeaseKey{lease.pods}.to_string();
     // A marker that is none is nobody's lease lost: the node is taken for one without.
     if (const auto& text = node.annotation("twill"); !text.empty())
-        if (auto marker = parse_marker(text)) lease.marker = *marker;
+        if (auto marker = parse_marker(text)) lease.marker = marker_of(*std::move(marker), lease);
+    // Nothing ends an annotation but another one: without MAC and time it may be of a node that went back to flannel.
+    if (lease.marker &&
+        (lease.marker->since != node.network_since || (lease.backend_type == "vxlan" && !lease.marker->vtep_mac)))
+        lease.marker.reset();
+    if (lease.marker) lease.marker->since.clear();
     return std::optional(std::move(lease));
 }
 
@@ -205,7 +210,9 @@ Result<std::map<std::string, std::string>> wanted_annotations(const KubeNode& no
     }
     wanted["backend-type"] = request.backend_type;
     wanted[std::string(kManager)] = "true";
-    auto marker = format_marker(request.marker);
+    auto said = request.marker;
+    said.since = node.network_since;
+    auto marker = format_marker(said);
     if (marker.ends_with('\n')) marker.pop_back();
     wanted["twill"] = marker;
     return wanted;

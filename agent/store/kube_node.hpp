@@ -27,6 +27,7 @@ struct KubeNode {
     std::vector<std::string> pod_cidrs;             ///< spec.podCIDRs
     std::map<std::string, std::string> annotations; ///< those under the prefix, named without it
     bool is_network_announced = false;              ///< the condition that announce_patch() writes is there
+    std::string network_since;                      ///< its lastTransitionTime, whatever it says
     std::string trouble;                            ///< what of the spec has another type than Kubernetes gives it
     bool operator==(const KubeNode&) const = default;
 

@@ -179,7 +179,15 @@ Result<Marker> parse_marker(std::string_view json)
     if (!object.is(Kind::object)) return Error{EINVAL, "marker " + object.brief() + ": want an object"};
     Marker marker;
     for (std::size_t i = 0; i < object.keys.size(); ++i)
-        if (object.keys[i] == "zeroCsum6") marker.zero_csum6 = object.items[i].boolean;
+        if (object.keys[i] == "zeroCsum6") {
+            marker.zero_csum6 = object.items[i].boolean;
+        } else if (object.keys[i] == "since") {
+            marker.since = object.items[i].text;
+        } else if (object.keys[i] == "vtepMAC") {
+            const auto mac = Mac::parse(object.items[i].text);
+            if (!mac) return Error{EINVAL, "marker: vtepMAC " + object.items[i].brief() + ": want a MAC address"};
+            marker.vtep_mac = *mac;
+        }
     return marker;
 }
 
@@ -188,7 +196,16 @@ std::string format_marker(const Marker& marker)
     nlohmann::ordered_json json;
     json["v"] = 1;
     json["zeroCsum6"] = marker.zero_csum6;
-    return json.dump() + "\n";
+    if (marker.vtep_mac) json["vtepMAC"] = marker.vtep_mac->to_string();
+    if (!marker.since.empty()) json["since"] = marker.since;
+    return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
+
+std::optional<Marker> marker_of(const std::optional<Marker>& marker, const Lease& lease)
+{
+    const auto& mac = lease.vtep_mac.v6 ? lease.vtep_mac.v6 : lease.vtep_mac.v4;
+    if (!marker || (marker->vtep_mac && marker->vtep_mac != mac)) return std::nullopt;
+    return marker;
 }
 
 } // namespace twill

@@ -180,7 +180,8 @@ std::optional<Lease> LeaseDir::lease(const std::string& key) const
     const auto entry = entries_.find(key);
     if (entry == entries_.end() || !entry->second.lease) return std::nullopt;
     Lease lease = *entry->second.lease;
-    if (const auto marker = markers_.find(key); marker != markers_.end()) lease.marker = marker->second.marker;
+    if (const auto marker = markers_.find(key); marker != markers_.end())
+        lease.marker = marker_of(marker->second.marker, lease);
     return lease;
 }
 

@@ -70,10 +70,11 @@ both_right() {
 		other="node-b"
 		[[ $node == node-a ]] || other="node-a"
 		key=$(status $node .lease.key)
-		same "$(node_ip $node 4) $(status $node .overlay.mac) {\"v\":1,\"zeroCsum6\":true} true" \
+		same "$(node_ip $node 4) $(status $node .overlay.mac) 1 true true" \
 			"$(jq -r --arg key "$key" --arg prefix "$ETCD_PREFIX" '(.[] | select(.key == "\($prefix)/subnets/\($key)")) as $lease |
 				(.[] | select(.key == "\($prefix)/twill/\($key)")) as $marker | ($lease.value | fromjson) |
-				"\(.PublicIP) \(.BackendData.VtepMAC) \($marker.value) \($lease.lease == $marker.lease and $lease.lease != null)"' <<<"$all")"
+				"\(.PublicIP) \(.BackendData.VtepMAC) \($marker.value | fromjson | "\(.v) \(.zeroCsum6)")" +
+				" \($lease.lease == $marker.lease and $lease.lease != null)"' <<<"$all")"
 		items_are $other peers "any(.pods == \"$(pods_of $node)\")" || { echo "$node is no peer of $other"; return 1; }
 	done
 }

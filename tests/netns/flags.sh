@@ -105,8 +105,24 @@ jq -c '.BackendData.VtepMAC = "0e:00:00:00:00:44" | .BackendV6Data.VtepMAC = "0e
 mv "$LAB_DIR/.lab/lease" "$LEASES/$key.json"
 start node-a
 wait_ready node-a
-check "of two MACs IPv4's is kept" same "0e:00:00:00:00:44" "$(status node-a .overlay.mac)"
-agent_stop node-a
+# Constants of the programs in which both stand side by side.
+takes_both() {
+	local id
+	for id in $(bpftool -j map show | jq '.[] | select(.name == "twill_dp.rodata") | .id'); do
+		bpftool -j map dump id "$id" || : # gone by now
+	done | tr -d '" ' | grep -F '0x0e,0x00,0x00,0x00,0x00,0x44,0x0e,0x00,0x00,0x00,0x00,0x66' >/dev/null
+}
+both_macs() { jq -r '"\(.BackendData.VtepMAC) \(.BackendV6Data.VtepMAC)"' "$LEASES/$key.json"; }
+for start in "taken over" "started again"; do
+	check "$start: of two MACs IPv4's is the device's" same "0e:00:00:00:00:44" "$(status node-a .overlay.mac)"
+	check "$start: both are published" same "0e:00:00:00:00:44 0e:00:00:00:00:66" "$(both_macs)"
+	check "$start: the marker names IPv6's" same "0e:00:00:00:00:66" "$(jq -r .vtepMAC "$LEASES/../twill/$key.json")"
+	check "$start: frames to both are taken" takes_both
+	agent_stop node-a
+	[[ $start == "started again" ]] && break
+	start node-a
+	wait_ready node-a
+done
 
 # --- the command line before variables; bad variables
 start node-a FLANNELD_HEALTHZ_PORT=8081 FLANNELD_IP_MASQ=true FLANNELD_IPTABLES_RESYNC=often -- --ip-masq=false \

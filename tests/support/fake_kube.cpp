@@ -119,7 +119,10 @@ struct FakeKube::State {
                R"(,"uid":"2f3c","resourceVersion":")" + std::to_string(node.version) + R"(","annotations":{)" +
                annotations + R"(},"managedFields":[)" + padding + R"(]},"spec":{)" + spec +
                R"(},"status":{"conditions":[{"type":"Ready","status":"True","reason":"KubeletReady"})" +
-               (node.is_announced ? R"(,{"type":"NetworkUnavailable","status":"False","reason":"FlannelIsUp"})" : "") +
+               (node.is_announced ? R"(,{"type":"NetworkUnavailable","status":"False","reason":"FlannelIsUp",)"
+                                    R"("lastTransitionTime":")" +
+                                        node.announced_at + "\"}"
+                                  : "") +
                R"(],"images":[)" + padding + "]}}";
     }
     void log(const std::string& type, const std::string& name, FakeNode& node)
@@ -171,7 +174,10 @@ struct FakeKube::State {
         auto& node = found->second;
         if (const auto at = json::json_pointer("/metadata/annotations"); body.contains(at))
             for (const auto& [key, value] : body.at(at).items()) node.annotations[key] = value.get<std::string>();
-        if (body.contains(json::json_pointer("/status/conditions/0"))) node.is_announced = true;
+        if (const json::json_pointer condition("/status/conditions/0"); body.contains(condition)) {
+            node.is_announced = true;
+            node.announced_at = body[condition].value("lastTransitionTime", "");
+        }
         log("MODIFIED", name, node);
         return answer(200, render(name, node));
     }

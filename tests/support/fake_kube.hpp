@@ -15,6 +15,7 @@ struct FakeNode {
     std::map<std::string, std::string> annotations; ///< full names
     bool is_announced = false;                      ///< NetworkUnavailable is False by flannel
     std::uint64_t version = 0;
+    std::string announced_at{}; ///< lastTransitionTime of that condition
 };
 
 /// A misbehaviour of the next requests.

@@ -91,7 +91,7 @@ TEST_CASE("kube_node: a Node object is reduced to what matters, however large it
     REQUIRE(event);
     CHECK(event->type == "MODIFIED");
     CHECK(*event->node ==
-          KubeNode{"a", "12", "10.42.1.0/24", {"10.42.1.0/24"}, {{"public-ip", "192.0.2.1"}}, true, ""});
+          KubeNode{"a", "12", "10.42.1.0/24", {"10.42.1.0/24"}, {{"public-ip", "192.0.2.1"}}, true, "", ""});
 }
 
 TEST_CASE("kube_node: bookmarks, errors and the end of a page are read")
@@ -144,8 +144,22 @@ TEST_CASE("kube_node: annotations become a lease in each family that is on")
 TEST_CASE("kube_node: the marker counts when it is one")
 {
     auto node = dual_node();
-    node.annotations["twill"] = R"({"v":1,"zeroCsum6":true})";
-    CHECK((**node_to_lease(node, dual_conf())).marker == Marker{true});
+    const auto marker_with = [&](const std::string& rest) {
+        node.annotations["twill"] = R"({"v":1,"zeroCsum6":true)" + rest + "}";
+        return (**node_to_lease(node, dual_conf())).marker;
+    };
+    const std::string mac = R"(,"vtepMAC":"0a:00:00:00:00:06")";
+    const Marker marker{true, *Mac::parse("0a:00:00:00:00:06")};
+    CHECK(marker_with(mac) == marker);
+    CHECK_FALSE(marker_with(R"(,"vtepMAC":"0a:00:00:00:00:01")"));
+    CHECK_FALSE(marker_with("")); // nothing ends an annotation: whose device it is nobody knows
+    // flannel started since, with the MAC that it found in the annotations: it writes the condition each time.
+    node.network_since = "2026-11-21T12:00:00Z";
+    CHECK_FALSE(marker_with(mac));
+    CHECK(marker_with(mac + R"(,"since":"2026-11-21T12:00:00Z")") == marker);
+    CHECK_FALSE(marker_with(mac + R"(,"since":"2026-11-20T12:00:00Z")"));
+    node.network_since.clear();
+    CHECK_FALSE(marker_with(mac + R"(,"since":"2026-11-20T12:00:00Z")"));
     node.annotations["twill"] = "junk";
     CHECK_FALSE((**node_to_lease(node, dual_conf())).marker);
 }
@@ -244,6 +258,10 @@ TEST_CASE("kube_node: only what differs is written")
     REQUIRE(wanted);
     CHECK(annotation_patch(node, *wanted, kPrefix) ==
           R"({"metadata":{"annotations":{"flannel.alpha.coreos.com/twill":"{\"v\":1,\"zeroCsum6\":true}"}}})");
+    auto since = node;
+    since.network_since = "2026-11-21T12:00:00Z";
+    CHECK(wanted_annotations(since, request_of(true, false))->at("twill") ==
+          R"({"v":1,"zeroCsum6":true,"since":"2026-11-21T12:00:00Z"})");
 }
 
 TEST_CASE("kube_node: public-ip-overwrite is published instead, and junk there is named")

@@ -28,6 +28,14 @@ FakeNode peer(int index, const std::string& ip = "")
             0};
 }
 
+/// What the daemon asks for: with the MAC in the marker.
+LeaseRequest marked_request(const std::string& ip)
+{
+    auto request = request_of(ip);
+    request.marker.vtep_mac = request.vtep_mac.v4;
+    return request;
+}
+
 std::string key_of(int index) { return "10.42." + std::to_string(index) + ".0-24"; }
 
 /// A fake server with the nodes node-a, which has only its podCIDR 10.42.1.0/24, and peers n11 to n13.
@@ -109,38 +117,43 @@ TEST_CASE_FIXTURE(KubeFixture, "kube_store: a snapshot of all pages, then what c
 TEST_CASE_FIXTURE(KubeFixture, "kube_store: publishing is one patch of the status, and none when nothing differs")
 {
     watch();
-    store->publish(request_of("192.0.2.1"));
+    store->publish(marked_request("192.0.2.1"));
     REQUIRE(until([&] { return !told.own.empty(); }));
     CHECK(told.own.back().key == key_of(1));
-    CHECK(told.own.back().marker == Marker{true});
+    CHECK(told.own.back().marker == Marker{true, *Mac::parse("0a:00:00:00:00:01")});
     REQUIRE(server.patches().size() == 1);
     CHECK(
         server.patches()[0] ==
         R"({"metadata":{"annotations":{"flannel.alpha.coreos.com/backend-data":"{\"VNI\":1,\"VtepMAC\":\"0a:00:00:00:00:01\"}",)"
         R"("flannel.alpha.coreos.com/backend-type":"vxlan","flannel.alpha.coreos.com/kube-subnet-manager":"true",)"
         R"("flannel.alpha.coreos.com/public-ip":"192.0.2.1",)"
-        R"("flannel.alpha.coreos.com/twill":"{\"v\":1,\"zeroCsum6\":true}"}}})");
+        R"("flannel.alpha.coreos.com/twill":"{\"v\":1,\"zeroCsum6\":true,\"vtepMAC\":\"0a:00:00:00:00:01\"}"}}})");
     for (const auto& request : server.requests())
         CHECK((request.method == "GET" || request.target == "/api/v1/nodes/node-a/status"));
 
     store->announce_ready();
-    REQUIRE(until([&] { return server.patches().size() == 2; }));
+    REQUIRE(until([&] { return server.patches().size() == 3; }));
     CHECK(server.patches()[1].starts_with(R"({"status":{"conditions":[{"type":"NetworkUnavailable","status":"False")"));
+    // The marker holds until flannel writes that condition again.
+    CHECK(server.patches()[2] ==
+          R"({"metadata":{"annotations":{"flannel.alpha.coreos.com/twill":"{\"v\":1,\"zeroCsum6\":true,)"
+          R"(\"vtepMAC\":\"0a:00:00:00:00:01\",\"since\":\"2026-11-21T12:00:00Z\"}"}}})");
+    CHECK(told.own.size() == 1);
 
     // A restarted agent finds everything as it wants it.
     const auto requests = server.requests().size();
     store.reset();
     told = {};
     watch();
-    store->publish(request_of("192.0.2.1"));
+    store->publish(marked_request("192.0.2.1"));
     store->announce_ready();
     REQUIRE(until([&] { return !told.own.empty() && server.requests().size() > requests + 3; }));
     idle();
-    CHECK(server.patches().size() == 2);
+    CHECK(server.patches().size() == 3);
     // Another address is.
-    store->publish(request_of("192.0.2.9"));
-    REQUIRE(until([&] { return server.patches().size() == 3; }));
-    CHECK(server.patches()[2] == R"({"metadata":{"annotations":{"flannel.alpha.coreos.com/public-ip":"192.0.2.9"}}})");
+    store->publish(marked_request("192.0.2.9"));
+    REQUIRE(until([&] { return server.patches().size() == 4; }));
+    CHECK(server.patches()[3] == R"({"metadata":{"annotations":{"flannel.alpha.coreos.com/public-ip":"192.0.2.9"}}})");
 }
 
 TEST_CASE_FIXTURE(KubeFixture, "kube_store: the condition is left alone when the flag says so")

@@ -148,8 +148,27 @@ TEST_CASE("marker: written and read; later versions and unknown members are acce
     CHECK(format_marker(Marker{true}) == "{\"v\":1,\"zeroCsum6\":true}\n");
     CHECK(*parse_marker(format_marker(Marker{true})) == Marker{true});
     CHECK(*parse_marker(R"({"v":2,"new":[1]})") == Marker{false});
+    const Marker named{true, *Mac::parse("0a:00:00:00:00:01"), "x"};
+    CHECK(format_marker(named) == "{\"v\":1,\"zeroCsum6\":true,\"vtepMAC\":\"0a:00:00:00:00:01\",\"since\":\"x\"}\n");
+    CHECK(*parse_marker(format_marker(named)) == named);
+    CHECK_FALSE(parse_marker(R"({"v":1,"zeroCsum6":true,"vtepMAC":"zz"})").has_value());
+    CHECK_FALSE(parse_marker(R"({"v":1,"zeroCsum6":true,"vtepMAC":7})").has_value());
     CHECK_FALSE(parse_marker("[]").has_value());
     CHECK_FALSE(parse_marker("").has_value());
+}
+
+TEST_CASE("marker: it counts for the device that it names only, IPv6's where the lease has two")
+{
+    const auto four = *Mac::parse("0a:00:00:00:00:04"), six = *Mac::parse("0a:00:00:00:00:06");
+    Lease lease;
+    CHECK_FALSE(marker_of(std::nullopt, lease));
+    lease.vtep_mac.v4 = four;
+    CHECK(marker_of(Marker{true}, lease) == Marker{true});
+    CHECK(marker_of(Marker{true, four}, lease) == Marker{true, four});
+    CHECK_FALSE(marker_of(Marker{true, six}, lease));
+    lease.vtep_mac.v6 = six;
+    CHECK(marker_of(Marker{true, six}, lease));
+    CHECK_FALSE(marker_of(Marker{true, four}, lease));
 }
 
 TEST_CASE("rfc3339: text and time round-trip; fractions and offsets are understood")
