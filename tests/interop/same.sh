@@ -49,8 +49,8 @@ rows_plain() {
 		--var FLANNELD_HEALTHZ_PORT=8081 --var FLANNELD_V=4 --var FLANNELD_IPTABLES_RESYNC=often --http 192.0.2.10:8081
 	row "flags before variables, Go's forms of them" --prefix /my/net --file /run/my.env --var FLANNELD_ETCD_PREFIX=/not \
 		--var FLANNELD_IP_MASQ=true --var FLANNELD_IFACE=eth1 --var FLANNELD_HEALTHZ_PORT=8082 --http 127.0.0.1:8081 \
-		--http 192.0.2.10:8081 -- --etcd-prefix /my/net -subnet-file /run/my.env --ip-masq=F -iface=eth0 -healthz-port 0x1f91 --healthz-ip=127.0.0.1 \
-		-iptables-forward-rules=false --v=2
+		--http 192.0.2.10:8081 -- --etcd-prefix /my/net -subnet-file /run/my.env --ip-masq=F -iface=eth0 -healthz-port 0x1f91 \
+		--healthz-ip=127.0.0.1 -iptables-forward-rules=false --v=2
 	row "a dead endpoint first; several -iface" --bare -- \
 		-etcd-endpoints=http://192.0.2.11:1,http://192.0.2.11:2379 -iface=eth9 -iface=203.0.113.10 -iface=eth0
 	row "-iface with -public-ip, -public-ipv6" --conf "$DUAL" -- -iface=eth0 -public-ip=198.18.0.1 -public-ipv6=2001:db8:5::1
@@ -93,16 +93,18 @@ rows_config() {
 	row "IPv6SubnetLen 80" --conf "{$V4,\"EnableIPv6\":true,\"IPv6Network\":\"fd00:42::/64\",\"IPv6SubnetLen\":80,
 		\"IPv6SubnetMin\":\"fd00:42:0:0:5::\",\"IPv6SubnetMax\":\"fd00:42:0:0:5::\",$VXLAN}"
 	row "host-gw" --conf "$(backend '"Type":"host-gw"')"
-	row "alloc, dual-stack" --conf "{$V4,$V6,\"Backend\":{\"Type\":\"alloc\"}}"
+	row "alloc, dual-stack" --conf "{$V4,$V6,\"Backend\":{\"Type\":\"alloc\"}}" \
+		--accept "flanneld's alloc leaves the IPv6 address out, nobody reads it" '"PublicIPv6":null' '"PublicIPv6":"2001:db8:1::10"'
 	row "vxlan: MTU 1400" --conf "$(backend '"Type":"vxlan","MTU":1400')"
 	row "vxlan: VNI 70000" --conf "$(backend '"Type":"vxlan","VNI":70000')"
 	row "vxlan: VNI 7, the oldest flanneld" --old --conf "$(backend '"Type":"vxlan","VNI":7')"
 	row "vxlan: Learning" --conf "$(backend '"Type":"vxlan","Learning":true')"
 	row "EnableNFTables" --conf "{$V4,\"EnableNFTables\":true,$VXLAN}"
 	row "no config" --no-conf --ends
+	row "no family is on" --ends --conf '{"EnableIPv4":false,"Backend":{"Type":"vxlan"}}'
 	for bad in '{' '"text"' '{"Network":"10.42.0.0"}' '{"Network":"10.42.0.0/16","SubnetLen":17}' '{"Network":"10.42.0.0/16","SubnetLen":31}' \
 		'{"Network":"10.42.0.0/16","SubnetLen":"24"}' '{"Network":"10.42.0.0/30"}' '{"Network":"10.42.0.0/16","SubnetMin":"10.43.0.0"}' \
-		'{"Network":"10.42.0.0/16","SubnetMin":"10.42.0.1"}' '{"EnableIPv4":false}' '{"EnableIPv6":true,"Network":"10.42.0.0/16"}'; do
+		'{"Network":"10.42.0.0/16","SubnetMin":"10.42.0.1"}' '{"EnableIPv6":true,"Network":"10.42.0.0/16"}'; do
 		row "bad config $bad" --ends --conf "${bad%\}}${bad:+,$VXLAN\}}" \
 			--accept "flanneld asks for it again for ever, twilld says what is wrong and ends" "daemon: runs" "daemon: exit 1"
 	done
@@ -113,9 +115,12 @@ rows_config() {
 
 rows_leases() {
 	row "an own lease of both families" --conf "{\"Network\":\"10.42.0.0/16\",$V6,$VXLAN}" \
-		--put "subnets/10.42.9.0-24&fd00:42:0:7::-64" "$(jq -c '.PublicIPv6 = "2001:db8:1::10"' <<<"$OWN")" 3600
-	row "an own lease of IPv4 where both are on" --conf "$DUAL" --put subnets/10.42.9.0-24 "$OWN" 3600
-	row "an own lease of another length" --put subnets/10.42.7.0-25 "$OWN" 3600
+		--put "subnets/10.42.9.0-24&fd00:42:0:7::-64" \
+		"$(jq -c '.PublicIPv6 = "2001:db8:1::10" | .BackendV6Data = .BackendData' <<<"$OWN")" 3600
+	row "an own lease of IPv4 where both are on" --conf "$DUAL" --put subnets/10.42.9.0-24 "$OWN" 3600 \
+		--accept "flanneld panics" "exit 2" "key .*/10.42.7.0-24&fd00:42:0:7::-64"
+	row "an own lease of another length" --put subnets/10.42.7.0-25 "$OWN" 3600 \
+		--accept "flanneld deletes it, counts it as taken all the same and ends; started again it succeeds" "exit 1" "key .*/10.42.7.0-24"
 	row "subnet.env's subnet is somebody's" --conf '{"Network":"10.42.0.0/22","SubnetMin":"10.42.2.0","Backend":{"Type":"vxlan"}}' \
 		--put subnets/10.42.2.0-24 "$OTHER" 3600 --env-file "$(env_of 10.42.0.0/22 10.42.2.1/24)"
 	row "subnet.env's subnet is outside" \
@@ -144,7 +149,7 @@ rows_flags() {
 	row "-etcd-endpoints without a scheme" --bare -- -etcd-endpoints=192.0.2.11:2379
 	row "-subnet-file in a new directory" --file /run/a/b/my.env -- -subnet-file=/run/a/b/my.env
 	row "-subnet-lease-renew-margin=0" --ends -- -subnet-lease-renew-margin=0
-	row "-subnet-lease-renew-margin=1439" -- -subnet-lease-renew-margin=1439
+	row "-subnet-lease-renew-margin=1439: renewed after a minute" --renews -- -subnet-lease-renew-margin=1439
 	row "FLANNELD_SUBNET_LEASE_RENEW_MARGIN=1440" --ends --var FLANNELD_SUBNET_LEASE_RENEW_MARGIN=1440
 	row "FLANNELD_IP_MASQ=maybe" --var FLANNELD_IP_MASQ=maybe
 	row "FLANNELD_IP_MASQ is empty" --var FLANNELD_IP_MASQ=

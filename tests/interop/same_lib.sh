@@ -16,6 +16,7 @@
 #     --http ADDRESS:PORT        asks /healthz and /readyz there
 #     --stop                     SIGTERM in the end, and what that exits with
 #     --ends                     no lease comes of this input: it is waited 3 s for at most
+#     --renews                   waits until the lease is written again
 #     --file PATH                the subnet file, when the row names another one
 #     --accept REASON F T        the sides do differ: side f has a line that matches F, side t one that matches T
 #
@@ -123,6 +124,8 @@ side_http() {
 }
 side_is_ready() { [[ $(side_http "$1") == *" ready"* || $(side_http "$1") == *"flanneld is ready"* ]]; }
 
+side_renewed() { (($(etcd_do get --prefix "$PREFIX/subnets/" -w json | jq '.kvs[0].version') > 1)); }
+
 side_keys() {
 	local lease ttls=()
 	mapfile -t ttls < <(for lease in $(etcd_do lease list | grep -v '^found'); do etcd_do lease timetolive "$lease" --keys; done)
@@ -150,6 +153,7 @@ side() {
 	if ! side_ended; then
 		{
 			for address in "${HTTP[@]}"; do side_http "$address"; done
+			[[ ! $RENEWS ]] || { wait_until "$(scaled 100)" side_renewed && echo "renewed"; } || echo "not renewed"
 			[[ ! $STOP ]] || kill -TERM "$DAEMON"
 			[[ ! $STOP ]] || wait_until "$(scaled 10)" side_ended || echo "does not end"
 		} >"$(node_dir "$SIDE")/http"
@@ -162,7 +166,7 @@ side() {
 	fi
 	{
 		echo "daemon: $state"
-		[[ ! -s $(node_dir "$SIDE")/out ]] || echo "says on standard output: $(head -c 200 "$(node_dir "$SIDE")/out")"
+		[[ $state == runs || ! -s $(node_dir "$SIDE")/out ]] || echo "says on standard output: $(head -c 200 "$(node_dir "$SIDE")/out")"
 		cat "$(node_dir "$SIDE")/http"
 		side_keys
 		[[ ! -e $(side_file) ]] || { echo "subnet file, mode $(stat -c %a "$(side_file)"):" && cat "$(side_file)"; }
@@ -196,7 +200,7 @@ same_effects() {
 }
 
 row() {
-	local name=$1 CONF_OF=$CONF PUTS=() ENV_FILE='' VARS=() BARE='' FLANNEL=flannel HTTP=() STOP='' ENDS='' FLAGS=() accept=()
+	local name=$1 CONF_OF=$CONF PUTS=() ENV_FILE='' VARS=() BARE='' FLANNEL=flannel HTTP=() STOP='' ENDS='' RENEWS='' FLAGS=() accept=()
 	local SUBNET_FILE=/run/flannel/subnet.env PREFIX=$ETCD_PREFIX
 	[[ ${SAME_ROWS:-.} == . || $name =~ $SAME_ROWS ]] || return 0
 	shift
@@ -216,6 +220,7 @@ row() {
 		--http) HTTP+=("$2") && shift ;;
 		--stop) STOP=yes ;;
 		--ends) ENDS=yes ;;
+		--renews) RENEWS=yes ;;
 		--file) SUBNET_FILE=$2 && shift ;;
 		--accept) accept=("${@:2:3}") && shift 3 ;;
 		--) FLAGS=("${@:2}") && break ;;
