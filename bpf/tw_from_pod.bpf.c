@@ -167,7 +167,7 @@ static __always_inline int tw_route_family(struct __sk_buff *skb, int v6)
 		return TW_LONG_WAY;
 	if (!slot->local)
 		return tw_to_peer(skb, v6, quick.l3_len, quick.hdr_len, quick.tos, slot);
-	if (unlikely(!tw_endpoint_ready(skb, slot, quick.l3_len, 0)))
+	if (unlikely(!tw_endpoint_ready(skb, slot, 0)))
 		return TW_LONG_WAY;
 	return bridged ? tw_redirect_into_pod(skb, &slot->endpoint) : tw_into_pod(skb, v6, &slot->endpoint);
 }

@@ -17,7 +17,7 @@ static __always_inline int tw_receive_family(struct __sk_buff *skb, int v6)
 	if (!tw_quick_to_own_pod(ip, v6) || quick.ttl <= 1)
 		return TW_LONG_WAY;
 	slot = tw_quick_find(ip, v6, &quick, tw_ifindex(skb), 0);
-	if (unlikely(!slot || !tw_endpoint_ready(skb, slot, quick.l3_len, 0)))
+	if (unlikely(!slot || !tw_endpoint_ready(skb, slot, 0)))
 		return TW_LONG_WAY;
 	tw_count_rx(slot->stats, quick.l3_len);
 	return tw_into_pod(skb, v6, &slot->endpoint);

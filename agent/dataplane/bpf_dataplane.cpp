@@ -115,8 +115,12 @@ Result<Peers> BpfDataplane::read_peers()
     };
     TWILL_TRY(trie_.for_each(note(true)));
     TWILL_TRY(hash_.for_each(note(false)));
-    TWILL_TRY_AS(prefixes, prefixes_map_.get(0));
-    prefixes_ = prefixes.value_or(tw_prefixes{});
+    TWILL_TRY_AS(known, prefixes_map_.get(0));
+    auto prefixes = known.value_or(tw_prefixes{});
+    // A trie that an agent did not live to announce; and masks follow from lengths: maps of another version have none.
+    for (const auto& [pods, slot] : slots_)
+        if (slot.in_trie) lengths_of(prefixes, pods.family()).trie = 1;
+    TWILL_TRY(write_prefixes(prefixes));
 
     // Nodes without a peer are left from an agent that died between two writes.
     std::vector<tw_addr> orphans;

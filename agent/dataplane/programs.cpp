@@ -5,6 +5,7 @@
 #include <fcntl.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <memory>
 
@@ -85,6 +86,9 @@ Result<Programs> Programs::load(const tw_cfg& cfg, const PinDir& pins)
     const Skeleton skeleton(twill_dp__open());
     if (!skeleton) return load_error(errno, "open the BPF object");
     const_cast<tw_cfg&>(skeleton->rodata->tw_cfg) = cfg;
+    // The time, as no two loads have the same; doubled, as the epoch is a time too.
+    const_cast<__u64&>(skeleton->rodata->tw_generation) =
+        static_cast<__u64>(std::chrono::steady_clock::now().time_since_epoch().count()) * 2;
 
     bpf_map* map = nullptr;
     bpf_object__for_each_map(map, skeleton->obj)

@@ -22,6 +22,8 @@ static __always_inline struct tw_basis tw_cache_basis(__u32 hash)
 
 	if (epoch && gen) {
 		basis.epoch = *(volatile __u64 *)epoch;
+		if (basis.epoch)
+			basis.epoch ^= tw_generation;
 		basis.gen = *(volatile __u32 *)gen;
 	}
 	return basis;

@@ -21,6 +21,10 @@
 /* Set by the agent before loading; constant for the verifier. */
 const volatile struct tw_cfg tw_cfg = {};
 
+/* Different for each load of the programs: a run of the ones before, overtaken by their replacement, must not leave its
+ * findings to these. */
+const volatile __u64 tw_generation = 0;
+
 /* Some helpers are for GPL-compatible programs only. */
 char tw_license[] SEC("license") = "Dual BSD/GPL";
 

@@ -215,7 +215,7 @@ static __always_inline int tw_decap_quick(struct __sk_buff *skb, int v6, const s
 	if (unlikely(tos < 0 || (skb->gso_size && quick.proto != IPPROTO_TCP)))
 		return TW_LONG_WAY;
 	slot = tw_quick_find(ip + room, v6, &quick, tw_ifindex(skb), ip);
-	if (unlikely(!slot || !tw_endpoint_ready(skb, slot, quick.l3_len, -(__s32)room)))
+	if (unlikely(!slot || !tw_endpoint_ready(skb, slot, -(__s32)room)))
 		return TW_LONG_WAY;
 	ret = tw_unpack(skb, v6, quick.l3_len, quick.tos, (__u8)tos, flags, slot->stats);
 	return unlikely(ret) ? ret : tw_into_pod(skb, v6, &slot->endpoint);

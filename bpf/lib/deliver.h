@@ -76,10 +76,9 @@ static __always_inline void tw_endpoint_store(struct tw_cached *slot, const stru
 	slot->asked = (__u32)bpf_jiffies64();
 }
 
-/* Does what tw_endpoint_check() said hold for this packet, of `l3_len` bytes? The interface is asked once in each tick
+/* Does what tw_endpoint_check() said hold for this packet? The interface is asked once in each tick
  * of the kernel's clock (1 to 10 ms), not for each packet. */
-static __always_inline int tw_endpoint_ready(struct __sk_buff *skb, struct tw_cached *slot, __u32 l3_len,
-					     __s32 len_diff)
+static __always_inline int tw_endpoint_ready(struct __sk_buff *skb, struct tw_cached *slot, __s32 len_diff)
 {
 	__u32 now, mtu;
 
@@ -92,7 +91,7 @@ static __always_inline int tw_endpoint_ready(struct __sk_buff *skb, struct tw_ca
 		slot->asked = now;
 		slot->mtu = mtu;
 	}
-	return l3_len <= slot->mtu || skb->gso_size;
+	return skb->len + (__u32)len_diff - ETH_HLEN <= slot->mtu || skb->gso_size;
 }
 
 /* What a packet from a peer is to become: *endpoint is set when it may go straight into a pod, whose interface takes

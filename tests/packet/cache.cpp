@@ -183,6 +183,26 @@ TEST_CASE("cache: flows that differ only in the last byte of an address have slo
     }
 }
 
+TEST_CASE("cache: what is cached does not outrank the frame's length: padding counts as without the cache")
+{
+    for (const auto& net : nets()) {
+        CAPTURE(net.name);
+        const Node a = node_on_one_cpu();
+        const auto padded = [](const Layers& layers) {
+            Bytes frame = build(layers);
+            frame.resize(1700); // the interfaces take 1500
+            return frame;
+        };
+        const Layers wire = from_b(net, net.pod1) + udp(), local = pod_frame(net, net.pod2) + udp();
+        for (int i = 0; i < 3; ++i) { // the interface is asked anew when the kernel's clock ticks in between
+            expect(a.from_pod(local), kRedirect, TW_R_TO_LOCAL);
+            expect(a.dp->run(Program::from_pod, padded(local), a.pod1), kUnspec, TW_R_TOO_BIG);
+            expect(a.from_wire(wire), kRedirect, TW_R_TO_LOCAL);
+            expect(a.dp->run(Program::from_wire, padded(wire), a.wire), kRedirect, TW_R_TO_STACK);
+        }
+    }
+}
+
 TEST_CASE("cache: a packet without VXLAN is not taken for one with")
 {
     for (const auto& net : nets()) {
