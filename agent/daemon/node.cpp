@@ -179,6 +179,7 @@ void Node::on_event(LeaseEvent event)
 
 void Node::end_lingering()
 {
+    if (linger_timer_.is_active()) return; // first things first: later ones end no earlier
     const SteadyTime now = clock_.steady();
     if (leases_.end_lingering(now)) mark(&Stale::peers);
     if (const auto next = leases_.next_end())

@@ -62,15 +62,15 @@ Why why_node_is_unusable(const Ip& node, Family family, const PeerSettings& sett
         {*Cidr::parse("255.255.255.255/32"), " is the broadcast address"},
         {*Cidr::parse("fe80::/10"), " is a link-local address"},
     }};
-    const std::string what = "public IP " + node.to_string();
+    const auto what = [&] { return "public IP " + node.to_string(); }; // most nodes are well
 
     if (node.is_unspecified()) return "no public " + std::string(to_string(family)) + " address";
-    if (node.family() != family) return what + " is of the other family";
+    if (node.family() != family) return what() + " is of the other family";
     for (const auto& [net, why] : kNoNodes)
-        if (net.contains(node)) return what + why;
-    if (node == settings.own_ip[family]) return what + " is this node's own";
+        if (net.contains(node)) return what() + why;
+    if (node == settings.own_ip[family]) return what() + " is this node's own";
     if (settings.network[family]->contains(node))
-        return what + " lies inside the cluster network " + settings.network[family]->to_string();
+        return what() + " lies inside the cluster network " + settings.network[family]->to_string();
     return {};
 }
 
@@ -79,16 +79,16 @@ Why why_unusable(const Candidate& candidate, const PeerSettings& settings)
 {
     const auto& own_pods = settings.own_pods[candidate.family];
     const auto& network = *settings.network[candidate.family];
-    const std::string pods = "pod CIDR " + candidate.pods.to_string();
+    const auto pods = [&] { return "pod CIDR " + candidate.pods.to_string(); };
 
     if (candidate.lease->backend_type != to_string(settings.backend)) {
         const std::string type = candidate.lease->backend_type.empty() ? "alloc" : candidate.lease->backend_type;
         return "backend type " + type + ", this node runs " + std::string(to_string(settings.backend));
     }
-    if (candidate.pods.family() != candidate.family) return pods + " is of the other family";
-    if (!network.contains(candidate.pods)) return pods + " is outside the cluster network " + network.to_string();
+    if (candidate.pods.family() != candidate.family) return pods() + " is of the other family";
+    if (!network.contains(candidate.pods)) return pods() + " is outside the cluster network " + network.to_string();
     if (own_pods && candidate.pods.overlaps(*own_pods))
-        return pods + " overlaps this node's own " + own_pods->to_string();
+        return pods() + " overlaps this node's own " + own_pods->to_string();
     return why_node_is_unusable(candidate.node, candidate.family, settings);
 }
 
@@ -127,10 +127,11 @@ Why plan_path(const Candidate& candidate, const Underlay& underlay, const PeerSe
     if (found == underlay.routes.end() || !found->second || !found->second->wire)
         return "no route to " + candidate.node.to_string();
     const PeerRoute& route = *found->second;
-    const std::string wire =
-        route.wire_name.empty() ? "interface " + std::to_string(route.wire.value) : route.wire_name;
+    const auto wire = [&] {
+        return route.wire_name.empty() ? "interface " + std::to_string(route.wire.value) : route.wire_name;
+    };
 
-    if (!route.is_ethernet) return wire + " has no Ethernet header";
+    if (!route.is_ethernet) return wire() + " has no Ethernet header";
     if (settings.backend == Backend::host_gw && route.gateway)
         return candidate.node.to_string() + " is not on-link: the route goes via " + route.gateway->to_string() +
                ", which host-gw cannot use";
@@ -138,7 +139,7 @@ Why plan_path(const Candidate& candidate, const Underlay& underlay, const PeerSe
     const bool is_direct = settings.backend == Backend::host_gw || (settings.direct_routing && !route.gateway);
     const unsigned overhead = is_direct ? 0 : encap_overhead(candidate.family);
     const unsigned mtu = settings.mtu.value_or(route.mtu);
-    if (mtu < overhead + kMinMtu) return "MTU " + std::to_string(mtu) + " of " + wire + " is too small";
+    if (mtu < overhead + kMinMtu) return "MTU " + std::to_string(mtu) + " of " + wire() + " is too small";
 
     peer.nexthop = route.gateway.value_or(candidate.node);
     peer.wire = route.wire;

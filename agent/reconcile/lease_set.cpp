@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/reconcile/lease_set.hpp"
 
-#include <algorithm>
+#include <limits>
 #include <set>
 #include <utility>
 #include <variant>
@@ -29,16 +29,15 @@ void LeaseSet::apply(LeaseSnapshot snapshot, SteadyTime now)
     ++arrivals_;
     for (auto& entry : snapshot.bad) {
         named.insert(entry.key);
+        stay(entry.key);
         bad_.insert_or_assign(entry.key, std::move(entry));
     }
-    for (auto& lease : snapshot.leases) {
-        named.insert(lease.key);
-        put(std::move(lease));
-    }
+    for (const auto& lease : snapshot.leases) named.insert(lease.key);
     std::vector<std::string> gone;
     for (const auto& [key, lease] : leases_)
         if (named.count(key) == 0) gone.push_back(key);
     for (const auto& key : gone) leave(key, now);
+    for (auto& lease : snapshot.leases) put(std::move(lease));
     is_complete_ = true;
 }
 
@@ -49,6 +48,7 @@ void LeaseSet::apply(LeaseEvent event, SteadyTime now)
         bad_.erase(good->lease.key);
         put(std::move(good->lease));
     } else if (auto* bad = std::get_if<BadLease>(&event)) {
+        stay(bad->key);
         bad_.insert_or_assign(bad->key, std::move(*bad));
     } else if (const auto* gone = std::get_if<LeaseGone>(&event)) {
         bad_.erase(gone->key);
@@ -58,13 +58,20 @@ void LeaseSet::apply(LeaseEvent event, SteadyTime now)
 
 void LeaseSet::leave(const std::string& key, SteadyTime now)
 {
-    const auto leaving = leases_.find(key);
-    if (leaving == leases_.end()) return;
-    const bool is_replaced = std::any_of(leases_.begin(), leases_.end(), [&](const auto& other) {
-        return other.first != key && leaving_.count(other.first) == 0 && replaces(other.second, leaving->second);
-    });
-    if (linger_ == linger_.zero() || is_replaced) return drop(key);
-    leaving_.try_emplace(key, now + linger_);
+    if (leases_.count(key) == 0) return;
+    if (linger_ == linger_.zero()) return drop(key);
+    auto& since = since_[key];
+    // Where it contradicts another one, even one that came before it went, it is the other that is meant.
+    if (leaving_.try_emplace(key, Leaving{now + linger_, since}).second)
+        since = std::numeric_limits<std::uint64_t>::max();
+}
+
+void LeaseSet::stay(const std::string& key)
+{
+    const auto back = leaving_.find(key);
+    if (back == leaving_.end()) return;
+    since_[key] = back->second.since;
+    leaving_.erase(back);
 }
 
 void LeaseSet::drop(const std::string& key)
@@ -77,8 +84,8 @@ void LeaseSet::drop(const std::string& key)
 bool LeaseSet::end_lingering(SteadyTime now)
 {
     std::vector<std::string> ended;
-    for (const auto& [key, end] : leaving_)
-        if (end <= now) ended.push_back(key);
+    for (const auto& [key, leaving] : leaving_)
+        if (leaving.end <= now) ended.push_back(key);
     for (const auto& key : ended) drop(key);
     return !ended.empty();
 }
@@ -86,16 +93,16 @@ bool LeaseSet::end_lingering(SteadyTime now)
 std::optional<SteadyTime> LeaseSet::next_end() const
 {
     std::optional<SteadyTime> next;
-    for (const auto& [key, end] : leaving_)
-        if (!next || end < *next) next = end;
+    for (const auto& [key, leaving] : leaving_)
+        if (!next || leaving.end < *next) next = leaving.end;
     return next;
 }
 
 void LeaseSet::put(Lease lease)
 {
-    leaving_.erase(lease.key);
+    stay(lease.key);
     std::vector<std::string> replaced;
-    for (const auto& [key, end] : leaving_)
+    for (const auto& [key, leaving] : leaving_)
         if (replaces(lease, leases_.at(key))) replaced.push_back(key);
     for (const auto& key : replaced) drop(key);
     const auto known = leases_.find(lease.key);

@@ -41,16 +41,22 @@ public:
     const std::map<std::string, Lease>& leases() const { return leases_; }
     /// For status, by key.
     std::vector<BadLease> bad() const;
-    /// Order of arrival of the key's pod CIDRs; keys that arrived with one snapshot share it. 0: unknown key.
+    /// Order of arrival of the key's pod CIDRs; keys that arrived with one snapshot share it. What lingers is last. 0:
+    /// unknown key.
     std::uint64_t since(const std::string& key) const;
 
 private:
     void put(Lease lease);
     void leave(const std::string& key, SteadyTime now);
+    void stay(const std::string& key);
     void drop(const std::string& key);
 
     std::chrono::milliseconds linger_;
-    std::map<std::string, SteadyTime> leaving_; ///< gone keys of leases_, and when they end
+    struct Leaving {
+        SteadyTime end;
+        std::uint64_t since = 0; ///< when it comes back
+    };
+    std::map<std::string, Leaving> leaving_; ///< gone keys of leases_
     std::map<std::string, Lease> leases_;
     std::map<std::string, BadLease> bad_;
     std::map<std::string, std::uint64_t> since_;

@@ -2,99 +2,10 @@
 // EtcdStore against a real etcd: what it writes, and how it lives through what etcd does.
 #include <signal.h>
 
-#include "agent/store/etcd_options.hpp"
-#include "tests/interop/etcd/server.hpp"
+#include "tests/interop/etcd/store_on_etcd.hpp"
 
 using namespace twill;
 using namespace twill::test;
-
-namespace {
-
-const std::string kPrefix = "/coreos.com/network";
-const std::string kLeases = kPrefix + "/subnets/";
-
-/// Stores on one etcd, which share one loop.
-struct EtcdFixture {
-    explicit EtcdFixture(std::vector<std::string> flags = {}, std::string scheme = "http")
-        : server(std::move(flags), std::move(scheme))
-    {
-        options.endpoints = {server.url()};
-        options.tick = std::chrono::milliseconds{50};
-    }
-    std::unique_ptr<Store> make_store() { return *make_etcd_store(options, loop, clock); }
-    void put(const std::string& key, const std::string& value, const std::string& more = "")
-    {
-        server.ctl("put '" + kPrefix + "/" + key + "' '" + value + "' " + more);
-    }
-    std::string get(const std::string& key)
-    {
-        auto value = server.ctl("get --print-value-only '" + kPrefix + "/" + key + "'");
-        while (value.ends_with('\n')) value.pop_back();
-        return value;
-    }
-    std::size_t leases() { return lines(server.ctl("get --keys-only --prefix " + kLeases)); }
-    static std::size_t lines(const std::string& text)
-    {
-        std::size_t count = 0;
-        std::istringstream in(text);
-        for (std::string line; std::getline(in, line);) count += !line.empty();
-        return count;
-    }
-    /// The etcd lease of a key, in hex as etcdctl wants it; "0" for none.
-    std::string lease_of(const std::string& key)
-    {
-        const auto text = server.ctl("get -w fields '" + kPrefix + "/" + key + "'");
-        const auto at = text.find("\"Lease\" : ");
-        REQUIRE(at != text.npos);
-        std::ostringstream hex;
-        hex << std::hex << std::stoll(text.substr(at + 10));
-        return hex.str();
-    }
-    template <typename F>
-    bool until(F done, int seconds = 30)
-    {
-        Timer poll(loop);
-        Timer limit(loop);
-        bool is_late = false;
-        poll.every(std::chrono::milliseconds{2}, [&] {
-            if (done()) loop.stop();
-        });
-        limit.once(std::chrono::seconds{seconds}, [&] {
-            is_late = true;
-            loop.stop();
-        });
-        loop.run();
-        return !is_late;
-    }
-    NetConf read_config(Store& store)
-    {
-        std::optional<Result<NetConf>> conf;
-        store.read_config([&](Result<NetConf> result) { conf = std::move(result); });
-        CHECK_FALSE(conf);
-        REQUIRE(until([&] { return conf.has_value(); }));
-        REQUIRE_MESSAGE(conf->has_value(), conf->error().what);
-        return **conf;
-    }
-    void start(Store& store, Recorder& listener, const std::optional<LeaseRequest>& request)
-    {
-        read_config(store);
-        store.watch(listener);
-        if (request) store.publish(*request);
-        const auto is_up = [&] { return !listener.snapshots.empty() && (!request || !listener.own.empty()); };
-        REQUIRE_MESSAGE(until(is_up), (listener.is_in_trouble() ? listener.health.back()->what : "silence"));
-    }
-
-    EtcdServer server;
-    Loop loop;
-    SystemClock clock;
-    EtcdOptions options;
-};
-
-struct WithConfig : EtcdFixture {
-    WithConfig() { put("config", kConfig); }
-};
-
-} // namespace
 
 TEST_CASE_FIXTURE(WithConfig,
                   "etcd: a node writes flannel's bytes under a lease of a day, and its marker under the same")
@@ -171,6 +82,38 @@ TEST_CASE_FIXTURE(WithConfig, "etcd: a lease is renewed before its time, with an
     CHECK(lease_of("subnets/" + key) != first);
     CHECK(lease_of("twill/" + key) == lease_of("subnets/" + key));
     CHECK(seen.gone(key) == 0);
+    CHECK_FALSE(seen.is_in_trouble());
+}
+
+namespace {
+
+struct JumpingClock final : Clock {
+    WallTime wall() const override { return std::chrono::system_clock::now() + jump; }
+    SteadyTime steady() const override { return std::chrono::steady_clock::now(); }
+    std::chrono::hours jump{0};
+};
+
+} // namespace
+
+TEST_CASE_FIXTURE(WithConfig, "etcd: a lease outlives a jump of the wall clock by an hour")
+{
+    JumpingClock jumping;
+    options.lease_ttl = std::chrono::seconds{3};
+    options.renew_margin = std::chrono::seconds{2};
+    const auto store = *make_etcd_store(options, loop, jumping);
+    Recorder seen;
+    start(*store, seen, request_of("192.0.2.1"));
+    const auto key = seen.own.at(0).key;
+    const auto first = lease_of("subnets/" + key);
+    SUBCASE("ahead") { jumping.jump = std::chrono::hours{1}; }
+    SUBCASE("back") { jumping.jump = std::chrono::hours{-1}; }
+    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds{4500}; // etcd has ended the first one
+    REQUIRE(until([&] { return std::chrono::steady_clock::now() > end && seen.own.size() >= 3; }));
+    CHECK(lease_of("subnets/" + key) != first);
+    CHECK(seen.gone(key) == 0);
+    CHECK(seen.own.back().key == key);
+    CHECK(seen.own.size() <= 8); // renewed, not over and over
+    CHECK(leases() == 1);
     CHECK_FALSE(seen.is_in_trouble());
 }
 

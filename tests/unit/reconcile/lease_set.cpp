@@ -151,6 +151,11 @@ TEST_CASE("lease_set: a lease that is gone lingers, and is as it was when it com
         CHECK_FALSE(set.end_lingering(at(2000)));
         CHECK(set.since(kOne.key) == since);
 
+        lose(2000);
+        set.apply(BadLease{kOne.key, "not JSON"}, at(2500)); // back, if only as junk
+        CHECK_FALSE(set.end_lingering(at(9000)));
+        CHECK(set.leases().count(kOne.key) == 1);
+
         lose(3000);
         CHECK(set.end_lingering(at(4000)));
         CHECK(set.leases().count(kOne.key) == 0);
@@ -167,18 +172,23 @@ TEST_CASE("lease_set: what takes the place of a lease that is gone ends it at on
         CAPTURE(next.key);
         LeaseSet set(std::chrono::milliseconds{1000});
         set.apply(LeaseSnapshot{{kOne, kTwo}, {}});
-        SUBCASE("which was there before") { set.apply(LeasePut{next}); }
         set.apply(LeaseGone{kOne.key});
         set.apply(LeasePut{next});
         CHECK(set.leases().count(kOne.key) == 0);
         CHECK(set.leases().count(kTwo.key) == 1);
         CHECK(set.leases().count(next.key) == 1);
         CHECK_FALSE(set.next_end());
-        SUBCASE("in one snapshot")
-        {
-            set.apply(LeaseSnapshot{{kOne, kTwo}, {}});
-            set.apply(LeaseSnapshot{{kTwo, next}, {}});
-            CHECK(set.leases().size() == 2);
-        }
+
+        LeaseSet at_once(std::chrono::milliseconds{1000});
+        at_once.apply(LeaseSnapshot{{kOne, kTwo}, {}});
+        at_once.apply(LeaseSnapshot{{kTwo, next}, {}});
+        CHECK(at_once.leases().size() == 2);
+
+        LeaseSet before(std::chrono::milliseconds{1000});
+        before.apply(LeaseSnapshot{{kOne, kTwo}, {}});
+        before.apply(LeasePut{next});
+        CHECK(before.since(kOne.key) < before.since(next.key));
+        before.apply(LeaseGone{kOne.key});
+        CHECK(before.since(kOne.key) > before.since(next.key));
     }
 }
