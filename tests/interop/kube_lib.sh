@@ -21,7 +21,8 @@ IN_POD=()
 # host's is touched.
 in_pod() {
 	# shellcheck disable=SC2016 # expands in the inner shell
-	IN_POD=(unshare --mount --propagation private bash -c 'mount -t tmpfs none /var && mkdir -p "/var/run/secrets/kubernetes.io/serviceaccount" &&
+	IN_POD=(unshare --mount --propagation private bash -c 'mount -t tmpfs none /var &&
+		mkdir -p /var/run/secrets/kubernetes.io/serviceaccount &&
 		mount --bind "$0" /var/run/secrets/kubernetes.io/serviceaccount && exec "$@"' "$1")
 }
 
@@ -33,6 +34,10 @@ condition_of() {
 	node_object "$1" '.status.conditions[]? | select(.type == "NetworkUnavailable") | "condition \(.status) \(.reason) \(.message)"'
 }
 # annotate NODE JQ-OBJECT: null takes one away.
-annotate() { kube_do PATCH "/api/v1/nodes/$1" "$(jq -nc "{metadata: {annotations: $2}}")" application/merge-patch+json >"$(peers_dir)/annotate.log"; }
+annotate() {
+	kube_do PATCH "/api/v1/nodes/$1" "$(jq -nc "{metadata: {annotations: $2}}")" application/merge-patch+json >"$(peers_dir)/annotate.log"
+}
 # What flannel's user was refused, one "verb uri" a line.
-refused_of() { jq -r 'select(.user.username == "flannel" and .responseStatus.code == 403) | "\(.verb) \(.requestURI)"' "$(peers_dir)/audit.log"; }
+refused_of() {
+	jq -r 'select(.user.username == "flannel" and .responseStatus.code == 403) | "\(.verb) \(.requestURI)"' "$(peers_dir)/audit.log"
+}

@@ -14,8 +14,8 @@ peers_need etcd flannel kube-apiserver
 lab_up "kube-same-$$"
 DIR=$(peers_dir)
 peers_at router 192.0.2.1
-V6='"EnableIPv6":true,"IPv6Network":"fd00:42::/48"'
-CONF='{"Network":"10.42.0.0/16",'$V6',"Backend":{"Type":"vxlan"}}'
+V4='"Network":"10.42.0.0/16"' V6='"EnableIPv6":true,"IPv6Network":"fd00:42::/48"'
+CONF="{$V4,$V6,\"Backend\":{\"Type\":\"vxlan\"}}"
 ROWS=()
 
 # row NAME NET-CONF ANNOTATIONS CIDRS...: a machine, and a Node of that name. Flags and environment: how_to_start.
@@ -38,7 +38,7 @@ rows() {
 	next() { mapfile -t CIDRS < <(cidrs $((i += 1)) | tr ' ' '\n'); }
 	next && row dual '' '{}' "${CIDRS[@]}"
 	next && row ipv4 '{"Network":"10.42.0.0/16","Backend":{"Type":"vxlan","VNI":42,"Port":4789,"MTU":1400}}' '{}' "${CIDRS[0]}"
-	next && row ipv6 '{"EnableIPv4":false,'$V6',"Backend":{"Type":"vxlan"}}' '{}' "${CIDRS[1]}"
+	next && row ipv6 "{\"EnableIPv4\":false,$V6,\"Backend\":{\"Type\":\"vxlan\"}}" '{}' "${CIDRS[1]}"
 	next && row prefix '' '{}' "${CIDRS[@]}"
 	next && row quiet '' '{}' "${CIDRS[@]}"
 	next && row overwrite '' "{\"$p/public-ip-overwrite\":\"203.0.113.7\",\"$p/public-ipv6-overwrite\":\"2001:db8:f::7\"}" "${CIDRS[@]}"
@@ -49,7 +49,7 @@ rows() {
 	next && row bypod '' '{}' "${CIDRS[@]}"
 	next && row inpod '' '{}' "${CIDRS[@]}"
 	next && row apiurl '' '{}' "${CIDRS[@]}"
-	next && row hostgw '{"Network":"10.42.0.0/16",'$V6',"Backend":{"Type":"host-gw"}}' '{}' "${CIDRS[@]}"
+	next && row hostgw "{$V4,$V6,\"Backend\":{\"Type\":\"host-gw\"}}" '{}' "${CIDRS[@]}"
 	next && row alloc '{"Network":"10.42.0.0/16","Backend":{"Type":"alloc"}}' '{}' "${CIDRS[0]}"
 }
 

@@ -6,7 +6,7 @@
 #   peers_at NODE|router IP       where etcd and the API server listen from now on; 127.0.0.1 is NODE's own
 #   start_etcd [--tls] [--auth] [--cn-auth]
 #   etcd_do ARGS...               etcdctl as root; etcd_flags: flanneld's and twilld's flags to reach it
-#   start_apiserver [FLAGS...]    with etcd behind it; kube_do METHOD PATH [BODY [CONTENT-TYPE]] as admin
+#   start_apiserver               with etcd behind it, and $APISERVER_FLAGS; kube_do METHOD PATH [BODY [CONTENT-TYPE]] as admin
 #   create_node NAME CIDR...
 #   start_flanneld NODE [--old] FLAGS...
 #   peer_stop NAME [SIGNAL]       NAME: etcd, apiserver, flanneld-NODE; start_* starts it again with its old data
@@ -18,7 +18,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/certs.sh"
 ETCD_PREFIX=/coreos.com/network
 FLANNEL_TOKEN=flannel-token-of-a-test ADMIN_TOKEN=admin-token-of-a-test
-PEER_NS='' PEER_IP='' ETCD_SCHEME=http ETCD_USER=() KUBE_CURL=()
+PEER_NS='' PEER_IP='' ETCD_SCHEME=http ETCD_USER=() KUBE_CURL=() APISERVER_FLAGS=()
 
 peers_need() {
 	local need tool tools
@@ -199,7 +199,7 @@ start_apiserver() {
 		--service-account-issuer https://kubernetes.default.svc --service-account-key-file "$dir/ca.crt" \
 		--service-account-signing-key-file "$dir/ca.key" --service-cluster-ip-range 10.96.0.0/16 \
 		--token-auth-file "$dir/tokens.csv" --authorization-mode RBAC --disable-admission-plugins ServiceAccount \
-		--audit-policy-file "$dir/audit-policy.yaml" --audit-log-path "$dir/audit.log" "$@"
+		--audit-policy-file "$dir/audit-policy.yaml" --audit-log-path "$dir/audit.log" "${APISERVER_FLAGS[@]}"
 	_peer_up apiserver 120 kube_do GET /readyz
 	_kube_role
 	kube_config "$dir/flannel.kubeconfig" "$FLANNEL_TOKEN"
