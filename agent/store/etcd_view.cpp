@@ -11,6 +11,8 @@ namespace twill {
 
 namespace {
 
+constexpr std::string_view kNoV4 = "0.0.0.0-0&";
+
 std::optional<std::string> after(std::string_view key, const std::string& prefix)
 {
     if (!key.starts_with(prefix)) return std::nullopt;
@@ -26,7 +28,20 @@ EtcdKeys::EtcdKeys(std::string_view prefix)
     if (!prefix_.empty() && prefix_.back() == '/') prefix_.pop_back();
 }
 
-std::optional<std::string> EtcdKeys::lease_key(std::string_view key) const { return after(key, lease("")); }
+std::string EtcdKeys::lease(std::string_view key) const
+{
+    const bool is_v6_only = key.find(':') != key.npos && key.find('&') == key.npos;
+    return prefix_ + "/subnets/" + std::string(is_v6_only ? kNoV4 : "") + std::string(key);
+}
+
+std::optional<std::string> EtcdKeys::lease_key(std::string_view key) const
+{
+    auto found = after(key, lease(""));
+    if (!found) return std::nullopt;
+    if (found->starts_with(kNoV4)) found->erase(0, kNoV4.size());
+    if (lease(*found) != key) return std::nullopt; // flannel could not read it either
+    return found;
+}
 
 std::optional<std::string> EtcdKeys::marker_key(std::string_view key) const { return after(key, marker("")); }
 

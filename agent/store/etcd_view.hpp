@@ -21,7 +21,8 @@ public:
     explicit EtcdKeys(std::string_view prefix);
     const std::string& prefix() const { return prefix_; }
     std::string config() const { return prefix_ + "/config"; }
-    std::string lease(std::string_view key) const { return prefix_ + "/subnets/" + std::string(key); }
+    /// A key without IPv4 starts with "0.0.0.0-0&", as flannel writes it; its readers want an IPv4 part.
+    std::string lease(std::string_view key) const;
     std::string marker(std::string_view key) const { return prefix_ + "/twill/" + std::string(key); }
     /// "/coreos.com/network/subnets/10.42.1.0-24" -> "10.42.1.0-24"; nullopt: another key.
     std::optional<std::string> lease_key(std::string_view key) const;

@@ -77,6 +77,12 @@ TEST_CASE("etcd: keys are those of Go's path.Join")
     CHECK(EtcdKeys("//coreos.com//network/").config() == "/coreos.com/network/config");
     CHECK(EtcdKeys("n").marker("k") == "n/twill/k");
     CHECK_FALSE(EtcdKeys("/n").lease_key("/n/subnetsX"));
+    // Without IPv4, as flannel writes and reads it.
+    CHECK(EtcdKeys("/n").lease("fd00:42:0:7::-64") == "/n/subnets/0.0.0.0-0&fd00:42:0:7::-64");
+    CHECK(EtcdKeys("/n").lease_key("/n/subnets/0.0.0.0-0&fd00:42:0:7::-64") == "fd00:42:0:7::-64");
+    CHECK(EtcdKeys("/n").lease_key("/n/subnets/10.42.1.0-24&fd00::-64") == "10.42.1.0-24&fd00::-64");
+    CHECK_FALSE(EtcdKeys("/n").lease_key("/n/subnets/fd00:42:0:7::-64"));
+    CHECK_FALSE(EtcdKeys("/n").lease_key("/n/subnets/0.0.0.0-0&10.42.1.0-24"));
 }
 
 TEST_CASE("etcd: endpoints in the spellings of etcd's client")
