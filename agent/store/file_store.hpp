@@ -117,6 +117,7 @@ private:
     std::optional<LeaseRequest> request_;
     std::optional<Lease> own_; ///< as last told by on_own_lease()
     bool is_publish_due_ = false;
+    bool is_own_lost_ = false; ///< the own lease was gone: acquired again it is told, also when it is the same
     bool is_sweep_due_ = false;
     std::chrono::milliseconds backoff_{0};
     std::chrono::milliseconds contest_backoff_{0};

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "agent/store/file_store.hpp"
 
@@ -189,7 +190,7 @@ void FileStore::use_own_as_it_is()
 
 void FileStore::keep_own(Lease lease)
 {
-    const bool is_new = own_ != lease;
+    const bool is_new = std::exchange(is_own_lost_, false) || own_ != lease;
     const auto known = told_.find(lease.key);
     // What was told of this key as somebody's, or as bad, is taken back; what on_own_lease() told is not told twice.
     const bool was_other =
@@ -209,6 +210,7 @@ void FileStore::check_own()
     if (there == own_) return;
     if (there && equal_but_expiry(*there, *own_)) return keep_own(*there); // made a reservation, or its end moved
     is_publish_due_ = true;
+    is_own_lost_ |= !there;
     const SteadyTime now = clock_.steady();
     // Two agents that both think that they own a lease must not rewrite it in a hot loop.
     if (contest_backoff_ == milliseconds{0} || now - last_contest_ > kContestMemory)

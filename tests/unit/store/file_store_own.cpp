@@ -374,3 +374,17 @@ TEST_CASE(
     REQUIRE(ninth.trouble);
     CHECK(ninth.trouble->code == ENOSPC);
 }
+
+TEST_CASE_FIXTURE(StoreFixture, "file_store.publish: a lease lost and acquired again within one second is told")
+{
+    const auto store = make_store();
+    Recorder listener;
+    start(*store, listener, request_of("192.0.2.10"));
+    const Lease own = listener.own.at(0);
+    fs::remove(lease_path(own.key)); // the clock stands still: what comes back is the same to the letter
+    REQUIRE(until([&] { return listener.own.size() == 2; }));
+    CHECK(listener.own[1] == own);
+    CHECK(fs::exists(lease_path(own.key)));
+    idle();
+    CHECK(listener.own.size() == 2);
+}
