@@ -309,6 +309,16 @@ TEST_CASE("plan_peers: zero checksums over IPv6 only to nodes that are marked fo
     CHECK_FALSE(cluster.plan().peers.at(cidr("10.42.2.0/24")).zero_csum6);
 }
 
+TEST_CASE("plan_peers: a flannel node has a VtepMAC for each family, each entry its own")
+{
+    Cluster cluster;
+    Lease lease = dual(lease4("10.42.2.0/24", "192.0.2.2"), "fd00:42:0:2::/64", "2001:db8::2");
+    lease.vtep_mac.v6 = *Mac::parse("0a:00:00:00:00:66");
+    cluster.add(lease);
+    CHECK(cluster.plan().peers.at(cidr("10.42.2.0/24")).vtep_mac == kMac);
+    CHECK(cluster.plan().peers.at(cidr("fd00:42:0:2::/64")).vtep_mac == *lease.vtep_mac.v6);
+}
+
 TEST_CASE("nodes_to_resolve: every node that may become a peer, once, junk not")
 {
     Cluster cluster;
