@@ -112,7 +112,8 @@ void EtcdServer::go_on() const { kill(pid_, SIGCONT); }
 
 std::string EtcdServer::ctl(const std::string& command) const
 {
-    return sh("ETCDCTL_API=3 etcdctl --endpoints=" + url() + " " + ctl_flags + " " + command);
+    return sh("ETCDCTL_API=3 etcdctl --command-timeout=60s --dial-timeout=20s --endpoints=" + url() + " " + ctl_flags +
+              " " + command);
 }
 
 int EtcdServer::try_ctl(const std::string& command) const
