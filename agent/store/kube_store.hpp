@@ -33,7 +33,7 @@ struct KubeOptions {
     std::chrono::milliseconds answer_timeout{15000};     ///< silence that ends a LIST, GET or PATCH
     std::chrono::milliseconds watch_silence{150000};     ///< silence that ends a WATCH: 2.5 bookmarks
     std::chrono::milliseconds refused_backoff_max{1000}; ///< nobody answers
-    std::chrono::milliseconds error_backoff_max{5000};   ///< the API server answers, with an error
+    std::chrono::milliseconds error_backoff_max{1500};   ///< it answers an error: one that starts says 403 for seconds
     std::chrono::milliseconds config_poll{2000};         ///< net-conf.json is read again so often
     RandomSource random;                                 ///< empty: seeded by the machine
 };
