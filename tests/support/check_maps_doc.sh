@@ -25,7 +25,7 @@ names_of() {
 	[[ $1 == "struct "* ]] || return 0
 	while read -r name type; do
 		echo "$name"
-		names_of "$type"
+		names_of "${type%%\[*}" # of an array: those of its elements
 	done < <(awk -v want="${1#struct }" '$1 == "field" && $2 == want { print $4, $5, $6 }' <<<"$documented")
 }
 
