@@ -159,7 +159,21 @@ void Node::on_snapshot(LeaseSnapshot snapshot)
     leases_.apply(std::move(snapshot), clock_.steady());
     end_lingering();
     log::info("leases read", {{"leases", leases_.leases().size()}, {"bad", leases_.bad().size()}});
+    tell_bad();
     mark(&Stale::peers);
+}
+
+/// Each lease that cannot be read, once for each reason.
+void Node::tell_bad()
+{
+    std::map<std::string, std::string> bad;
+    for (const auto& lease : leases_.bad()) {
+        const auto told = told_bad_.find(lease.key);
+        if (told == told_bad_.end() || told->second != lease.why)
+            log::warn("lease cannot be read", {{"key", lease.key}, {"why", lease.why}});
+        bad.emplace(lease.key, lease.why);
+    }
+    told_bad_ = std::move(bad);
 }
 
 void Node::on_event(LeaseEvent event)
@@ -173,7 +187,10 @@ void Node::on_event(LeaseEvent event)
         is_renewal = before == put->lease;
     }
     leases_.apply(std::move(event), clock_.steady());
-    if (!is_renewal) mark(&Stale::peers);
+    if (!is_renewal) {
+        tell_bad();
+        mark(&Stale::peers);
+    }
     end_lingering();
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -89,6 +90,7 @@ private:
     LeaseRequest lease_request() const;
     void publish();
     void mark(bool Stale::*what);
+    void tell_bad();
     void pass();
     Result<> work();
     void become_ready();
@@ -142,6 +144,7 @@ private:
     Mac vtep_mac6_;                        ///< as published for IPv6: the same but on a node that was flannel's
     std::optional<Lease> own_;
     LeaseSet leases_;
+    std::map<std::string, std::string> told_bad_; ///< bad leases that the log has: key, why
     std::optional<Error> store_trouble_;
 
     PinDir pins_;

@@ -205,6 +205,7 @@ for name in public-ip backend-data; do
 	check "junk in $name costs the node" wait_until "$(scaled 10)" no_peer node-a 10.42.21.0/24
 	check "and is named in the status" wait_until "$(scaled 5)" status_is node-a \
 		"any(.bad_leases[]; .key == \"node/node-y\" and (.why | contains(\"$name\")))"
+	check "and in the log" grep -E "lease cannot be read.*node/node-y.*$name" "$(node_dir node-a)/log"
 	annotate node-y "$(annotated 21)"
 	sees "it heals" 10.42.21.0/24 198.51.100.21
 done
