@@ -44,7 +44,12 @@ static __always_inline int tw_admit(struct __sk_buff *skb)
 	ret = tw_choose_endpoint(skb, &pkt, l4, tw_in_cluster(&pkt.src), 0, &endpoint, &mtu);
 	if (ret)
 		return ret;
-	return endpoint ? tw_into_pod(skb, pkt.v6, endpoint) : TW_STACK(TO_STACK);
+	if (endpoint)
+		return tw_into_pod(skb, pkt.v6, endpoint);
+	/* To our former VtepMAC, which is not the device's: the stack would take it for somebody else's. */
+	if (skb->pkt_type != PACKET_HOST)
+		bpf_skb_change_type(skb, PACKET_HOST);
+	return TW_STACK(TO_STACK);
 }
 
 SEC("tc")
