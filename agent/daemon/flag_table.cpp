@@ -52,7 +52,7 @@ constexpr std::array kFlags = {
     FlagSpec{"iptables-forward-rules", boolean, flannel, "true", "",
              "accepted for flannel's sake: twill adds no rule, what the host's FORWARD chain drops stays dropped"},
     FlagSpec{"ip-blackhole-route", boolean, flannel, "false", "",
-             "accepted for flannel's sake: twill adds no route for pod addresses that no pod has"},
+             "accepted for flannel's sake: pod addresses that no pod has are unreachable in any case"},
     FlagSpec{"v", integer, flannel, "0", "level", "log more: 4 and up writes debug lines"},
     FlagSpec{"vmodule", text, flannel, "", "pattern=N,...", "accepted for flannel's sake, without effect"},
     FlagSpec{"log_backtrace_at", text, flannel, "", "file:N", "accepted for flannel's sake, without effect"},
