@@ -141,8 +141,10 @@ void EtcdStore::snapshot()
 {
     is_streaming_ = false;
     has_snapshot_ = false;
-    list(watch_call_, [this](Result<EtcdListing> listing) {
+    list(watch_call_, [this, written = own_mod_](Result<EtcdListing> listing) {
         if (!listing) return lose(listing.error());
+        // Our own write passed it on the way: a listing without it would look like a lease lost.
+        if (own_mod_ != written && own_mod_ > listing->header.revision) return snapshot();
         take_snapshot(*listing);
         open_stream();
     });

@@ -11,7 +11,7 @@ need bpftool iptables
 RATE=200 BACK=$(scaled 2) DOWN=$(size 20 300)
 # shellcheck disable=SC2034 # pods have addresses of both families
 LAB_NET4=10.42.0.0/16 LAB_NET6=fd00:42::/48
-CONFIG='{"Network":"10.42.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:42::/48","Backend":{"Type":"vxlan","VNI":1}}'
+CONFIG='{"Network":"10.42.0.0/16","SubnetMax":"10.42.199.0","EnableIPv6":true,"IPv6Network":"fd00:42::/48","Backend":{"Type":"vxlan","VNI":1}}'
 
 # --- etcd -------------------------------------------------------------------------------------------------------------
 

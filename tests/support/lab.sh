@@ -19,8 +19,9 @@ LAB_REPO=$(cd "$LAB_SUPPORT/../.." && pwd)
 TWILL_BIN=${TWILL_BIN:-$LAB_REPO/build/dev/bin}
 LAB_ROOT=/run/twill-lab
 LAB_BPFFS=/sys/fs/bpf
+# Nodes' subnets end before 10.42.200.0: those are for leases that tests make by hand.
 LAB_NET_CONF_DEFAULT='{
-  "Network": "10.42.0.0/16", "SubnetLen": 24,
+  "Network": "10.42.0.0/16", "SubnetLen": 24, "SubnetMax": "10.42.199.0",
   "EnableIPv6": true, "IPv6Network": "fd00:42::/48", "IPv6SubnetLen": 64,
   "Backend": { "Type": "vxlan", "VNI": 1, "DirectRouting": true }
 }'

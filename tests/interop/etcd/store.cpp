@@ -2,6 +2,7 @@
 // EtcdStore against a real etcd: what it writes, and how it lives through what etcd does.
 #include <signal.h>
 
+#include "agent/store/etcd_store.hpp"
 #include "tests/interop/etcd/store_on_etcd.hpp"
 
 using namespace twill;
@@ -117,6 +118,52 @@ TEST_CASE_FIXTURE(WithConfig, "etcd: a lease outlives a jump of the wall clock b
     CHECK_FALSE(seen.is_in_trouble());
 }
 
+namespace {
+
+/// Keeps back the answer of one call.
+struct SlowTransport final : EtcdTransport {
+    SlowTransport(Loop& loop, const EtcdOptions& options) : client(loop, options) {}
+    EtcdCall unary(std::string_view method, std::string message, std::function<void(Result<std::string>)> done) override
+    {
+        if (!std::exchange(is_next_kept, false)) return client.unary(method, std::move(message), std::move(done));
+        return client.unary(method, std::move(message), [this, done = std::move(done)](Result<std::string> answer) {
+            release = [done, answer = std::move(answer)] { done(answer); };
+        });
+    }
+    EtcdCall stream(std::string_view method, const std::vector<std::string>& messages, StreamHandler handler) override
+    {
+        return client.stream(method, messages, std::move(handler));
+    }
+    std::size_t endpoint() const override { return client.endpoint(); }
+
+    EtcdClient client;
+    bool is_next_kept = false;
+    std::function<void()> release; ///< once the kept answer is there
+};
+
+} // namespace
+
+TEST_CASE_FIXTURE(WithConfig, "etcd: a listing that our own write passed on the way is no reason to write again")
+{
+    options.settle = std::chrono::milliseconds{0};
+    auto owned = std::make_unique<SlowTransport>(loop, options);
+    auto& transport = *owned;
+    EtcdStore store(loop, clock, options, std::move(owned));
+    Recorder seen;
+    read_config(store);
+    transport.is_next_kept = true;
+    store.watch(seen);
+    REQUIRE(until([&] { return transport.release != nullptr; }));
+    store.publish(request_of("192.0.2.1"));
+    REQUIRE(until([&] { return seen.own.size() == 1; }));
+    transport.release();
+    REQUIRE(until([&] { return !seen.snapshots.empty(); }));
+    put("subnets/10.42.9.0-24", lease_text("192.0.2.9"));
+    REQUIRE(until([&] { return seen.put("10.42.9.0-24") != nullptr; }));
+    CHECK(seen.own.size() == 1);
+    CHECK(lines(server.ctl("lease list")) == 2); // with its heading
+}
+
 TEST_CASE_FIXTURE(WithConfig, "etcd: peers come, change, go, and junk costs its own key only")
 {
     put("subnets/10.42.7.0-24", lease_text("192.0.2.7"));
@@ -177,8 +224,8 @@ TEST_CASE_FIXTURE(WithConfig, "etcd: what was compacted while the watch was away
     REQUIRE(until([&] { return seen.is_in_trouble(); }));
     server.start();
     server.ctl("del " + kLeases + "10.42.8.0-24");
-    put("config", kConfig);
-    put("config", kConfig);
+    put("config", kNetConf);
+    put("config", kNetConf);
     const auto text = server.ctl("get -w fields " + kPrefix + "/config");
     const auto at = text.find("\"Revision\" : ");
     REQUIRE(at != text.npos);
@@ -205,7 +252,7 @@ TEST_CASE_FIXTURE(WithConfig, "etcd: an old backup is not taken for the state th
     sh("rm -rf " + server.directory() + "/data && mv " + backup + " " + server.directory() + "/data");
     server.start();
     // Revisions go up again to where they were, with another content.
-    for (int i = 0; i < 6; ++i) put("config", kConfig);
+    for (int i = 0; i < 6; ++i) put("config", kNetConf);
     REQUIRE(until([&] { return seen.snapshots.size() >= 2 && seen.own.size() >= 2; }));
     CHECK(seen.own.back().key == key);
     REQUIRE(until([&] { return !get("subnets/" + key).empty() && !seen.is_in_trouble(); }));
@@ -257,14 +304,14 @@ TEST_CASE_FIXTURE(WithConfig, "etcd: agents that race get a subnet each, and tho
 
 TEST_CASE_FIXTURE(WithConfig, "etcd: a reservation is taken by its address and stays one")
 {
-    put("subnets/10.42.99.0-24", lease_text("192.0.2.1"));
+    put("subnets/10.42.199.0-24", lease_text("192.0.2.1"));
     const auto store = make_store();
     Recorder seen;
     start(*store, seen, request_of("192.0.2.1"));
-    CHECK(seen.own.at(0).key == "10.42.99.0-24");
+    CHECK(seen.own.at(0).key == "10.42.199.0-24");
     CHECK_FALSE(seen.own.at(0).expires);
-    CHECK(lease_of("subnets/10.42.99.0-24") == "0");
-    CHECK(get("subnets/10.42.99.0-24").find("0a:00:00:00:00:01") != std::string::npos);
+    CHECK(lease_of("subnets/10.42.199.0-24") == "0");
+    CHECK(get("subnets/10.42.199.0-24").find("0a:00:00:00:00:01") != std::string::npos);
 }
 
 TEST_CASE_FIXTURE(WithConfig, "etcd: dual stack is one key with both subnets")
@@ -293,7 +340,7 @@ TEST_CASE_FIXTURE(EtcdFixture, "etcd: no config yet is an error that names the k
     REQUIRE_FALSE(*conf);
     CHECK(conf->error().code == ENOENT);
     CHECK(conf->error().what.find("/coreos.com/network/config") != std::string::npos);
-    put("config", kConfig);
+    put("config", kNetConf);
     CHECK(read_config(*store).network.v4);
 }
 
@@ -356,7 +403,7 @@ struct TlsFixture : Certificates, EtcdFixture {
         options.ca_file = file("ca.pem");
         options.cert_file = file("twill.pem");
         options.key_file = file("twill.key");
-        put("config", kConfig);
+        put("config", kNetConf);
     }
 };
 

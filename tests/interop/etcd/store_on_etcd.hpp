@@ -8,6 +8,8 @@ namespace twill::test {
 
 inline const std::string kPrefix = "/coreos.com/network";
 inline const std::string kLeases = kPrefix + "/subnets/";
+/// A node's subnet is none of those below 10.42.90.0, which tests give to others.
+inline const std::string kNetConf = R"({"Network":"10.42.0.0/16","SubnetMin":"10.42.90.0","Backend":{"Type":"vxlan"}})";
 
 /// Stores on one etcd, which share one loop.
 struct EtcdFixture {
@@ -87,7 +89,7 @@ struct EtcdFixture {
 };
 
 struct WithConfig : EtcdFixture {
-    WithConfig() { put("config", kConfig); }
+    WithConfig() { put("config", kNetConf); }
 };
 
 } // namespace twill::test
