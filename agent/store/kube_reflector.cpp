@@ -65,7 +65,8 @@ std::optional<seconds> retry_after(std::string_view text)
 std::string KubeReflector::target() const
 {
     std::string target = options_.resource + '?';
-    if (!options_.field_selector.empty()) target += "fieldSelector=" + percent_encoded(options_.field_selector) + '&';
+    const auto& selector = is_probe_ && !canary_.empty() ? "metadata.name=" + canary_ : options_.field_selector;
+    if (!selector.empty()) target += "fieldSelector=" + percent_encoded(selector) + '&';
     if (is_probe_) return target + "limit=1";
     if (is_watch_)
         return target + "watch=true&allowWatchBookmarks=true&resourceVersion=" + percent_encoded(version_) +
@@ -81,6 +82,8 @@ void KubeReflector::relist()
     is_probe_ = false;
     page_.clear();
     version_.clear();
+    canary_.clear();
+    canary_version_.clear();
     watch_failures_ = 0;
 }
 
@@ -90,12 +93,31 @@ KubeReflector::Delay KubeReflector::fail(Delay max)
     return jittered_backoff(failures_++, options_.backoff_min, max, random_);
 }
 
+void KubeReflector::on_object(const std::string& name, const std::string& version, bool is_there)
+{
+    if (is_probe_) {
+        probed_version_ = version;
+        return;
+    }
+    if (!is_watch_ && !canary_.empty() && is_older(version, canary_version_)) return;
+    canary_ = name;
+    canary_version_ = is_there ? version : "";
+}
+
+bool KubeReflector::is_same_history(const std::string& version_now) const
+{
+    if (is_older(version_now, version_)) return false;
+    if (canary_.empty() || probed_version_ == canary_version_) return true;
+    // Gone since, it would be in the watch, too; but so would be one that the backup does not know.
+    return !probed_version_.empty() && probed_version_ != version_ && !is_older(probed_version_, version_);
+}
+
 bool KubeReflector::on_page(const std::string& resource_version, const std::string& next_page)
 {
     if (is_probe_) {
         failures_ = 0;
         is_probe_ = false;
-        if (is_older(resource_version, version_)) relist();
+        if (!is_same_history(resource_version)) relist();
         return false;
     }
     page_ = next_page;
@@ -144,6 +166,7 @@ KubeReflector::Delay KubeReflector::on_broken()
         failures_ = 0;
     }
     is_probe_ = is_watch_;
+    probed_version_.clear();
     return jittered_backoff(failures_++, options_.backoff_min, options_.refused_backoff_max, random_);
 }
 

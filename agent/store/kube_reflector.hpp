@@ -23,7 +23,9 @@ std::optional<std::chrono::seconds> retry_after(std::string_view text);
 /// tells what became of it, waits as long as it is told, and asks again.
 ///
 /// LIST in pages until the last, then WATCH from there. A watch that ends is begun again where it was: no gap. 410 Gone
-/// (as an answer or as an event), or a continue token that expired: LIST from the start.
+/// (as an answer or as an event), or a continue token that expired: LIST from the start. After a broken connection the
+/// object that changed last is looked at: a server that was restored from a backup has other objects under the versions
+/// that it told, and soon versions beyond them.
 class KubeReflector {
 public:
     struct Options {
@@ -41,12 +43,13 @@ public:
     /// Path and query of the next request.
     std::string target() const;
     bool is_watch() const { return is_watch_ && !is_probe_; }
-    /// The next request is a LIST whose items are of no use: its version tells whether the server is still where it
-    /// was.
+    /// The next request asks for one object, to learn whether the server is still where it was.
     bool is_probe() const { return is_probe_; }
     /// The next request is for the first page: what was listed so far is void.
     bool is_first_page() const { return !is_watch_ && page_.empty(); }
 
+    /// An object of a page, before on_page(), or of an event, before on_event(). Not `is_there`: it was deleted.
+    void on_object(const std::string& name, const std::string& version, bool is_there = true);
     /// A page was read whole. True: it was the last.
     bool on_page(const std::string& resource_version, const std::string& next_page);
     /// The watch was answered 200.
@@ -65,13 +68,17 @@ public:
 private:
     void relist();
     Delay fail(Delay max);
+    bool is_same_history(const std::string& version_now) const;
 
     Options options_;
     RandomSource random_;
     bool is_watch_ = false;
-    bool is_probe_ = false; ///< only with is_watch_
-    std::string page_;      ///< continue token of the next page
-    std::string version_;   ///< to watch from
+    bool is_probe_ = false;      ///< only with is_watch_
+    std::string page_;           ///< continue token of the next page
+    std::string version_;        ///< to watch from
+    std::string canary_;         ///< name of the object that changed last
+    std::string canary_version_; ///< of it; empty: it was deleted
+    std::string probed_version_; ///< what the probe found of it; empty: nothing
     bool is_heard_ = false;
     unsigned failures_ = 0;
     unsigned watch_failures_ = 0; ///< of watches from one version

@@ -108,12 +108,13 @@ void NodeWatch::on_text(std::string_view json, bool is_element)
             fault_ = page.error();
         return;
     }
-    if (reflector_.is_probe()) return;
     auto node = parse_node(json, options_.prefix);
-    if (node)
-        handler_.on_listed(*node);
-    else
+    if (!node) {
         fault_ = node.error();
+        return;
+    }
+    reflector_.on_object(node->name, node->resource_version);
+    if (!reflector_.is_probe()) handler_.on_listed(*node);
 }
 
 void NodeWatch::take_event(std::string_view json)
@@ -131,6 +132,8 @@ void NodeWatch::take_event(std::string_view json)
         handler_.on_changed(*event->node);
     else if (event->type == "DELETED")
         handler_.on_deleted(event->node->name);
+    if (event->type != "BOOKMARK")
+        reflector_.on_object(event->node->name, event->node->resource_version, event->type != "DELETED");
     reflector_.on_event(event->node->resource_version);
 }
 

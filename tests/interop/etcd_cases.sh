@@ -39,12 +39,6 @@ revision() { etcd_do get "$ETCD_PREFIX/config" -w json | jq .header.revision; }
 
 # --- nodes ------------------------------------------------------------------------------------------------------------
 
-etcd_agent() { # NODE FLAGS...
-	local flags
-	mapfile -t flags < <(etcd_flags)
-	agent_start "$1" -store= "${flags[@]}" "${@:2}"
-}
-
 # cut_off NODE, join_again NODE: etcd refuses this node's connections.
 cut_off() { node_exec "$1" iptables -w -I OUTPUT -p tcp --dport 2379 -j REJECT --reject-with tcp-reset; }
 join_again() { node_exec "$1" iptables -w -D OUTPUT -p tcp --dport 2379 -j REJECT --reject-with tcp-reset; }
@@ -57,8 +51,6 @@ is_peer() {
 no_peer() { same "" "$(peer_field "$1" "10.42.$2.0/24" node)"; }
 is_healthy() { status_is "$1" .store.healthy; }
 is_failing() { status_is "$1" '.store.healthy | not'; }
-# Not of the faults' lib: here a degraded node, which ends 1, is what is looked for.
-status_is() { [[ $(status "$1" "$2") == true ]]; }
 
 # The lease of each node is in etcd as the node has it, its marker beside it under the same etcd lease (jq rounds the id), and
 # the other node has it as its peer.
@@ -227,15 +219,6 @@ killed() {
 	change_is_seen "killed" 220
 }
 
-backup() { # FILE
-	etcd_do snapshot save "$1" >/dev/null 2>&1
-}
-restore() { # FILE
-	rm -rf "$(peers_dir)/etcd"
-	ETCDCTL_API=3 etcdctl snapshot restore "$1" --data-dir "$(peers_dir)/etcd" --name twill --initial-cluster "twill=http://$PEER_IP:2380" \
-		--initial-advertise-peer-urls "http://$PEER_IP:2380" >"$(peers_dir)/restore.log" 2>&1
-}
-
 # The backup was made before node-b came, and before the lease of node-a was deleted by hand.
 old_backup() {
 	local late
@@ -243,7 +226,7 @@ old_backup() {
 	soon "old backup: a late peer is there" is_peer node-a 230
 	late=$(revision)
 	peer_stop etcd KILL
-	restore "$LAB_DIR/early.db"
+	etcd_restore "$LAB_DIR/early.db"
 	start_etcd
 	soon "old backup: both nodes are right" both_right
 	check "old backup: revisions went back" test "$(revision)" -lt "$late"
@@ -260,7 +243,7 @@ secured() {
 	# shellcheck disable=SC2034 # peers/lib.sh's
 	ETCD_SCHEME=http ETCD_USER=()
 	peer_stop etcd
-	restore "$LAB_DIR/late.db"
+	etcd_restore "$LAB_DIR/late.db"
 	start_etcd "${@:2}"
 	for node in node-a node-b; do
 		agent_stop $node
@@ -292,7 +275,7 @@ start_etcd
 change config "$CONFIG"
 etcd_agent node-a
 wait_ready node-a
-backup "$LAB_DIR/early.db"
+etcd_backup "$LAB_DIR/early.db"
 etcd_agent node-b
 wait_ready node-b
 race_start
@@ -316,7 +299,7 @@ run by-hand by_hand
 run stopped stopped
 run killed killed
 run old-backup old_backup
-backup "$LAB_DIR/late.db"
+etcd_backup "$LAB_DIR/late.db"
 run tls secured TLS --tls
 run auth secured "user and password" --auth
 run cn-auth secured "user by certificate" --cn-auth

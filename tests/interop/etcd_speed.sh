@@ -11,11 +11,6 @@ peers_need etcd
 EVENTS=200 RENEWALS=$(size 833 5000) SECONDS_OF_RENEWALS=$(size 10 60)
 CONFIG='{"Network":"10.0.0.0/8","SubnetLen":24,"SubnetMin":"10.255.0.0","Backend":{"Type":"vxlan","VNI":1}}'
 
-etcd_agent() { # NODE FLAGS...
-	local flags
-	mapfile -t flags < <(etcd_flags)
-	agent_start "$1" -store= "${flags[@]}" "${@:2}"
-}
 bench() { node_exec router "$BENCH" "$(etcd_url)" "$@"; }
 agent_pid() { cut -d' ' -f1 "$(node_dir "$1")/agent.pid"; }
 peers_are() { status_is "$1" ".peers.programmed == $2 and .peers.pending == 0"; }

@@ -58,6 +58,7 @@ etcd_node() {
 	local key=/registry/minions
 	etcd_do put "$key/${3:-$1}" "$(etcd_value "$key/$1" | jq -c "$2")" >/dev/null
 }
+own_is_back() { same "$OWN" "$(annotations_of node-b)"; } # as node-b wrote them first
 compact() {
 	etcd_do compact "$(etcd_do get / -w json | grep -o '"revision":[0-9]*' | cut -d : -f 2)" >/dev/null
 }
@@ -120,6 +121,7 @@ pod_serve node-b pod-b
 check "pods reach each other" reachable "node-a pod-a" "node-b pod-b"
 sees "a peer" 10.42.21.0/24 198.51.100.21
 sees "another peer" 10.42.22.0/24 198.51.100.22
+OWN=$(annotations_of node-b)
 flood "IPv4 from node-a" node-a-pod-a "$(pod_ip node-b pod-b 4)"
 flood "IPv6 from node-b" node-b-pod-b "$(pod_ip node-a pod-a 6)"
 
@@ -152,6 +154,19 @@ etcd_node node-y ".metadata.annotations[\"${ANNOTATIONS}public-ip\"] = \"198.51.
 start_apiserver
 back "after kill -9: another address meanwhile" is_peer node-a 10.42.21.0/24 198.51.100.122
 
+# Nothing happens for longer than twilld keeps a watch that is silent: bookmarks keep it.
+watches_begun() { jq -r 'select(.user.username == "flannel" and .verb == "watch" and .stage == "ResponseStarted") | .auditID' "$DIR/audit.log" | wc -l; }
+if [[ ${TWILL_FULL:-} ]]; then
+	sees "after kill -9: the same" 10.42.21.0/24 198.51.100.122
+	begun=$(watches_begun)
+	KUBE_CURL=(--max-time 170)
+	kube_do GET "/api/v1/nodes?watch=true&allowWatchBookmarks=true&resourceVersion=0&timeoutSeconds=165" >"$DIR/quiet.log"
+	KUBE_CURL=()
+	echo "kube_cases: 165 s of a quiet watch: $(grep -c '"type":"BOOKMARK"' "$DIR/quiet.log") bookmarks"
+	check "the API server sent bookmarks" grep '"type":"BOOKMARK"' "$DIR/quiet.log"
+	check "and the watches lasted" same "$begun" "$(watches_begun)"
+fi
+
 # A token that nobody takes any more, until the file has the next one.
 peer_stop apiserver KILL
 FLANNEL_TOKEN=another-token-of-a-test
@@ -178,6 +193,25 @@ valid() { kube_do GET /readyz; }
 check "the API server shows the next certificate" wait_until "$(scaled 90)" valid
 back "with the next certificate: what changed" is_peer node-a 10.42.21.0/24 198.51.100.124
 
+# An old backup: a node that came since is gone, and what node-b wrote is not all there. The API server's own writes have passed
+# the last version by when it is up.
+etcd_backup "$LAB_DIR/early.db"
+by_hand node-v 25
+sees "a late node" 10.42.25.0/24 198.51.100.25
+peer_stop apiserver KILL
+peer_stop etcd KILL
+etcd_restore "$LAB_DIR/early.db"
+start_etcd
+etcd_node node-b "del(.metadata.annotations[\"${ANNOTATIONS}backend-data\"])"
+etcd_node node-y ".metadata.annotations[\"${ANNOTATIONS}public-ip\"] = \"198.51.100.125\""
+start_apiserver
+back "old backup: a node that it does not know goes" no_peer node-a 10.42.25.0/24
+back "old backup: what changed with it" is_peer node-a 10.42.21.0/24 198.51.100.125
+back "old backup: node-b writes what is missing" own_is_back
+back "old backup: node-b well again" is_healthy node-b
+annotate node-y "{\"${ANNOTATIONS}public-ip\": \"198.51.100.126\"}"
+sees "old backup: the watch goes on" 10.42.21.0/24 198.51.100.126
+
 compact
 annotate node-y "{\"${ANNOTATIONS}public-ip\": \"198.51.100.125\"}"
 sees "after etcd was compacted behind a running API server: what changes" 10.42.21.0/24 198.51.100.125
@@ -189,10 +223,8 @@ annotate node-y "{\"${ANNOTATIONS}kube-subnet-manager\": null}"
 check "without flannel's mark a node is no peer" wait_until "$(scaled 10)" no_peer node-a 10.42.21.0/24
 annotate node-y "{\"${ANNOTATIONS}kube-subnet-manager\": \"true\"}"
 sees "and is one with it" 10.42.21.0/24 198.51.100.125
-before=$(annotations_of node-b)
 for name in public-ip backend-data kube-subnet-manager twill; do
 	annotate node-b "{\"$ANNOTATIONS$name\": null}"
-	own_is_back() { same "$before" "$(annotations_of node-b)"; }
 	check "node-b writes $name again" wait_until "$(scaled 10)" own_is_back
 done
 check "and is reachable" reachable "node-a pod-a" "node-b pod-b"

@@ -145,6 +145,15 @@ struct FakeKube::State {
                       fields);
     }
 
+    /// Of "metadata.name=", the only field that nodes can be selected by here.
+    static std::optional<std::string> selected(const std::string& target)
+    {
+        const std::string selector = query_value(target, "fieldSelector");
+        const auto name = selector.find_first_of("=%"); // percent-encoded or not
+        if (name == selector.npos) return std::nullopt;
+        return selector.substr(name + (selector[name] == '=' ? 1 : 3));
+    }
+
     std::string list(const std::string& target)
     {
         const auto limit = static_cast<std::size_t>(std::atol(query_value(target, "limit").c_str()));
@@ -154,6 +163,11 @@ struct FakeKube::State {
         auto it = token_text.empty() ? nodes.begin() : nodes.upper_bound(token_text.substr(epoch.size()));
         std::string items;
         std::string last;
+        if (const auto one = selected(target)) {
+            const auto found = nodes.find(*one);
+            if (found != nodes.end()) items = render(found->first, found->second);
+            it = nodes.end();
+        }
         for (std::size_t n = 0; it != nodes.end() && (limit == 0 || n < limit); ++it, ++n) {
             items += (items.empty() ? "" : ",") + render(it->first, it->second);
             last = it->first;

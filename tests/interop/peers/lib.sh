@@ -6,6 +6,8 @@
 #   peers_at NODE|router IP       where etcd and the API server listen from now on; 127.0.0.1 is NODE's own
 #   start_etcd [--tls] [--auth] [--cn-auth]
 #   etcd_do ARGS...               etcdctl as root; etcd_flags: flanneld's and twilld's flags to reach it
+#   etcd_agent NODE FLAGS...      agent_start, with that etcd for a store
+#   etcd_backup FILE              of a running etcd; etcd_restore FILE: of a stopped one
 #   start_apiserver               with etcd behind it, and $APISERVER_FLAGS; kube_do METHOD PATH [BODY [CONTENT-TYPE]] as admin
 #   create_node NAME CIDR...
 #   start_flanneld NODE [--old] FLAGS...
@@ -112,6 +114,19 @@ etcd_flags() {
 	[[ $ETCD_SCHEME == http ]] ||
 		printf '%s\n' "-etcd-cafile=$dir/ca.crt" "-etcd-certfile=$dir/flannel.crt" "-etcd-keyfile=$dir/flannel.key"
 	[[ ${#ETCD_USER[@]} == 0 ]] || printf '%s\n' -etcd-username=flannel -etcd-password=flannel-password
+}
+
+etcd_agent() {
+	local flags
+	mapfile -t flags < <(etcd_flags)
+	agent_start "$1" -store= "${flags[@]}" "${@:2}"
+}
+
+etcd_backup() { etcd_do snapshot save "$1" >"$(peers_dir)/backup.log" 2>&1; }
+etcd_restore() {
+	rm -rf "$(peers_dir)/etcd"
+	ETCDCTL_API=3 etcdctl snapshot restore "$1" --data-dir "$(peers_dir)/etcd" --name twill --initial-cluster "twill=http://$PEER_IP:2380" \
+		--initial-advertise-peer-urls "http://$PEER_IP:2380" >"$(peers_dir)/restore.log" 2>&1
 }
 
 # --tls: only clients with a certificate of ours. --auth: users and passwords. --cn-auth: --tls, and the certificate's CN is

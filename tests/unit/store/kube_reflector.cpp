@@ -100,6 +100,51 @@ TEST_CASE("kube_reflector: after a broken connection the server's version is loo
     }
 }
 
+TEST_CASE("kube_reflector: a server restored from a backup is noticed though its versions are beyond ours")
+{
+    World w;
+    w.reflector.on_object("c", "70");
+    w.reflector.on_object("a", "90");
+    w.reflector.on_object("b", "80");
+    std::string canary = "a";
+    std::string same;  // what a server of the same history has of it
+    std::string newer; // or, if it changed since
+    SUBCASE("the newest of a list")
+    {
+        w.watching("100");
+        same = "90";
+        newer = "101";
+    }
+    SUBCASE("the last event")
+    {
+        w.watching("100").reflector.on_object("c", "105");
+        w.reflector.on_event("105");
+        canary = "c";
+        same = "105";
+        newer = "106";
+    }
+    SUBCASE("the last event, a deletion; versions have passed 999 since")
+    {
+        w.watching("100").reflector.on_object("c", "1105", false);
+        w.reflector.on_event("1105");
+        canary = "c";
+        newer = "1106";
+    }
+    (void)w.reflector.on_broken();
+    CHECK(w.reflector.target() == "/api/v1/nodes?fieldSelector=metadata.name%3D" + canary + "&limit=1");
+    const auto goes_on_after = [&](const std::string& found) {
+        auto reflector = w.reflector;
+        if (!found.empty()) reflector.on_object(canary, found);
+        CHECK_FALSE(reflector.on_page("2000", ""));
+        return reflector.is_watch();
+    };
+    CHECK(goes_on_after(same));
+    CHECK(goes_on_after(newer));
+    CHECK_FALSE(goes_on_after("60"));
+    CHECK_FALSE(goes_on_after("99"));
+    if (!same.empty()) CHECK_FALSE(goes_on_after("")); // deleted since, or not known to the backup
+}
+
 TEST_CASE("kube_reflector: waits grow, but not beyond what lets it be back within two seconds")
 {
     World w;
