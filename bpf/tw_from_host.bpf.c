@@ -32,7 +32,7 @@ static __always_inline int tw_send(struct __sk_buff *skb)
 		return TW_DROP(NO_PEER); /* passed on, it would come back */
 
 	/* A pod's packet here was forwarded by the stack: perhaps because kube-proxy translated it. */
-	if (tw_in_own_pods(&pkt.src) && !pkt.odd && !tw_parse_l4(skb, &pkt) && !pkt.odd)
+	if (tw_in_own_pods(&pkt.src) && !tw_is_carried(skb) && !pkt.odd && !tw_parse_l4(skb, &pkt) && !pkt.odd)
 		tw_flow_note(skb, &pkt);
 	if (peer->mode == TW_MODE_DIRECT)
 		return tw_neigh_is_known(skb, peer, pkt.v6) ? tw_direct(skb, pkt.v6, peer, 0) : tw_again();

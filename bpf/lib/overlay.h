@@ -5,6 +5,16 @@
 
 /* The safety net for what the programs decline. */
 
+/* In the control block of a packet that tw_from_pod carries to the overlay device: tw_from_host must not take it for
+ * one that the stack forwards. IP has its own notes there, and writes them anew for each packet that it receives. */
+#define TW_CARRIED_0 0x74770001
+#define TW_CARRIED_1 0x8e1d5a37
+
+static __always_inline int tw_is_carried(const struct __sk_buff *skb)
+{
+	return skb->cb[0] == TW_CARRIED_0 && skb->cb[1] == TW_CARRIED_1;
+}
+
 /* Sends a routed packet of a pod to the overlay device, whose own hook (tw_from_host) finds the peer again. */
 static __always_inline int tw_via_overlay(struct __sk_buff *skb, int v6, int reason)
 {
@@ -12,6 +22,8 @@ static __always_inline int tw_via_overlay(struct __sk_buff *skb, int v6, int rea
 		return TW_DROP(NO_DEVICE);
 	if (tw_store_ttl(skb, v6, ETH_HLEN))
 		return TW_DROP(KERNEL_ERROR);
+	skb->cb[0] = TW_CARRIED_0;
+	skb->cb[1] = TW_CARRIED_1;
 	if (bpf_redirect(tw_cfg.overlay, 0) != TC_ACT_REDIRECT)
 		return TW_DROP(KERNEL_ERROR);
 	return 0x2000 | (reason & 0xfff);

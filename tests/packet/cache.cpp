@@ -6,6 +6,7 @@
 #include <random>
 #include <string>
 
+#include "tests/packet/needs.hpp"
 #include "tests/packet/world.hpp"
 
 using namespace twill;
@@ -36,7 +37,7 @@ Layers to_b(const Net& net, const Layers& transport) { return pod_frame(net, net
 
 } // namespace
 
-TEST_CASE("cache: from_pod: an answer serves the flow until the agent says that something changed")
+TEST_CASE("cache: from_pod: an answer serves the flow until the agent says that something changed" * needs_encap())
 {
     for (const auto& net : nets())
         for (const auto& transport : {udp(), tcp()}) {
@@ -50,7 +51,7 @@ TEST_CASE("cache: from_pod: an answer serves the flow until the agent says that 
         }
 }
 
-TEST_CASE("cache: from_pod: a peer that moved gets the next packet")
+TEST_CASE("cache: from_pod: a peer that moved gets the next packet" * needs_encap())
 {
     for (const auto& net : nets()) {
         CAPTURE(net.name);
@@ -72,7 +73,7 @@ TEST_CASE("cache: from_pod: a peer that moved gets the next packet")
     }
 }
 
-TEST_CASE("cache: from_pod: the answer is for one interface: another pod cannot borrow it")
+TEST_CASE("cache: from_pod: the answer is for one interface: another pod cannot borrow it" * needs_encap())
 {
     for (const auto& net : nets()) {
         CAPTURE(net.name);
@@ -84,7 +85,7 @@ TEST_CASE("cache: from_pod: the answer is for one interface: another pod cannot 
     }
 }
 
-TEST_CASE("cache: a flow that became the stack's is so for the next packet, also on the way out")
+TEST_CASE("cache: a flow that became the stack's is so for the next packet, also on the way out" * needs_encap())
 {
     for (const auto& net : nets())
         for (const auto& transport : {udp(), tcp()}) {
@@ -120,7 +121,7 @@ TEST_CASE("cache: from_wire: an answer serves the flow, for the node that it cam
     }
 }
 
-TEST_CASE("cache: from_wire: what is cached does not outrank ECN, TTL or lengths")
+TEST_CASE("cache: from_wire: what is cached does not outrank ECN, TTL or lengths" * needs_encap())
 {
     for (const auto& net : nets()) {
         CAPTURE(net.name);
@@ -145,7 +146,7 @@ TEST_CASE("cache: from_wire: what is cached does not make us a node of another a
     }
 }
 
-TEST_CASE("cache: the two directions of a flow do not take each other's slot")
+TEST_CASE("cache: the two directions of a flow do not take each other's slot" * needs_encap())
 {
     for (const auto& net : nets()) {
         CAPTURE(net.name);
@@ -165,7 +166,7 @@ TEST_CASE("cache: the two directions of a flow do not take each other's slot")
     }
 }
 
-TEST_CASE("cache: flows that differ only in the last byte of an address have slots of their own")
+TEST_CASE("cache: flows that differ only in the last byte of an address have slots of their own" * needs_encap())
 {
     for (const auto& net : nets()) {
         CAPTURE(net.name);
@@ -183,7 +184,8 @@ TEST_CASE("cache: flows that differ only in the last byte of an address have slo
     }
 }
 
-TEST_CASE("cache: what is cached does not outrank the frame's length: padding counts as without the cache")
+TEST_CASE("cache: what is cached does not outrank the frame's length: padding counts as without the cache" *
+          needs_check_mtu())
 {
     for (const auto& net : nets()) {
         CAPTURE(net.name);
@@ -216,7 +218,7 @@ TEST_CASE("cache: a packet without VXLAN is not taken for one with")
     }
 }
 
-TEST_CASE("cache: epoch 0: nothing is cached")
+TEST_CASE("cache: epoch 0: nothing is cached" * needs_encap())
 {
     for (const auto& net : nets()) {
         CAPTURE(net.name);
@@ -230,7 +232,7 @@ TEST_CASE("cache: epoch 0: nothing is cached")
     }
 }
 
-TEST_CASE("cache: thousands of flows share the slots, and none gets another's answer")
+TEST_CASE("cache: thousands of flows share the slots, and none gets another's answer" * needs_encap())
 {
     for (const auto& net : nets()) {
         CAPTURE(net.name);

@@ -2,6 +2,7 @@
 // tw_from_pod: a pod must not make VXLAN for a node, for masquerade would give the frame a node's address.
 #include <doctest/doctest.h>
 
+#include "tests/packet/needs.hpp"
 #include "tests/packet/world.hpp"
 
 using namespace twill;
@@ -36,7 +37,7 @@ TEST_CASE("from_pod: UDP to the overlay port of any node is dropped as forged, w
     }
 }
 
-TEST_CASE("from_pod: other ports, other protocols and other hosts are not forged tunnels")
+TEST_CASE("from_pod: other ports, other protocols and other hosts are not forged tunnels" * needs_encap())
 {
     const Node a = node_a();
     for (const Net& net : nets()) {

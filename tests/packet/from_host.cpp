@@ -2,6 +2,7 @@
 // tw_from_host: what the node's own stack sends to pods of other nodes. The stack has routed it: TTL stays.
 #include <doctest/doctest.h>
 
+#include "tests/packet/needs.hpp"
 #include "tests/packet/world.hpp"
 
 using namespace twill;
@@ -49,7 +50,7 @@ void expect_for_device(const Outcome& got, const Layers& sent, tw_reason reason)
 
 } // namespace
 
-TEST_CASE("from_host: to a peer the packet is encapsulated with its TTL as it is")
+TEST_CASE("from_host: to a peer the packet is encapsulated with its TTL as it is" * needs_encap())
 {
     const Node a = node_a();
     for (const Net& net : nets())
@@ -110,7 +111,7 @@ TEST_CASE("from_host: to a direct peer over an interface that does not forward t
     }
 }
 
-TEST_CASE("from_host: fragments, options, extension headers and odd protocols are encapsulated too")
+TEST_CASE("from_host: fragments, options, extension headers and odd protocols are encapsulated too" * needs_encap())
 {
     const Node a = node_a();
     std::vector<std::pair<const Net*, Layers>> frames;
@@ -164,7 +165,8 @@ TEST_CASE("from_host: an IPv6 peer that refuses zero checksums is served by the 
     expect(bare.from_host(frame), kShot, TW_R_NO_DEVICE);
 }
 
-TEST_CASE("from_host: a packet larger than the path takes is the overlay device's, which fragments outside")
+TEST_CASE("from_host: a packet larger than the path takes is the overlay device's, which fragments outside" *
+          needs_encap())
 {
     const Node a = node_a();
     for (const Net& net : nets()) {
@@ -204,7 +206,7 @@ TEST_CASE("from_host: the peer's counters grow by one packet and its IP bytes, w
     }
 }
 
-TEST_CASE("from_host: with the fast path off it still carries: there is no other way out")
+TEST_CASE("from_host: with the fast path off it still carries: there is no other way out" * needs_encap())
 {
     const Node a = node_a([](tw_cfg& cfg) { cfg.fast = 0; });
     for (const Net& net : nets())
@@ -244,7 +246,8 @@ TEST_CASE("to_pod and from_host: without a conntrack lookup a flow seen from the
 }
 
 TEST_CASE(
-    "to_pod and from_host: without a conntrack lookup a flow that was fast becomes the stack's when it is seen there")
+    "to_pod and from_host: without a conntrack lookup a flow that was fast becomes the stack's when it is seen there" *
+    needs_encap())
 {
     const Node a = node_a();
     for (const Net& net : nets())

@@ -5,13 +5,15 @@
 #include <algorithm>
 #include <cstring>
 
+#include "tests/packet/needs.hpp"
 #include "tests/packet/world.hpp"
 
 using namespace twill;
 using namespace twill::test;
 
 TEST_CASE(
-    "from_pod: a packet to a pod of another node is encapsulated, routed directly or delivered, by its destination")
+    "from_pod: a packet to a pod of another node is encapsulated, routed directly or delivered, by its destination" *
+    needs_encap())
 {
     const Node a = node_a();
     for (const Net& net : nets())
@@ -23,7 +25,7 @@ TEST_CASE(
         }
 }
 
-TEST_CASE("from_pod: the peer's counters grow by one packet and its IP bytes")
+TEST_CASE("from_pod: the peer's counters grow by one packet and its IP bytes" * needs_encap())
 {
     const Node a = node_a();
     for (const Net& net : nets())
@@ -86,7 +88,7 @@ TEST_CASE("from_pod: ARP, VLAN tags and multicast frames are the stack's")
         }
 }
 
-TEST_CASE("from_pod: IPv4 options and fragments are the stack's")
+TEST_CASE("from_pod: IPv4 options and fragments are the stack's" * needs_encap())
 {
     const Node a = node_a();
     const Net& net = nets()[0];
@@ -142,7 +144,7 @@ TEST_CASE("from_pod: protocols other than TCP, UDP and ICMP echo or error are th
     expect_untouched(a.from_pod(solicit), solicit, TW_R_PROTO);
 }
 
-TEST_CASE("from_pod: an expiring TTL or hop limit is the stack's, which answers with ICMP")
+TEST_CASE("from_pod: an expiring TTL or hop limit is the stack's, which answers with ICMP" * needs_encap())
 {
     const Node a = node_a();
     for (const Net& net : nets())
@@ -155,7 +157,7 @@ TEST_CASE("from_pod: an expiring TTL or hop limit is the stack's, which answers 
             }
 }
 
-TEST_CASE("from_pod: a packet of exactly the peer's MTU goes, one byte more is the stack's")
+TEST_CASE("from_pod: a packet of exactly the peer's MTU goes, one byte more is the stack's" * needs_encap())
 {
     const Node a = node_a();
     for (const Net& net : nets())
@@ -168,7 +170,7 @@ TEST_CASE("from_pod: a packet of exactly the peer's MTU goes, one byte more is t
         }
 }
 
-TEST_CASE("from_pod: a packet larger than the local pod's interface takes is the stack's")
+TEST_CASE("from_pod: a packet larger than the local pod's interface takes is the stack's" * needs_check_mtu())
 {
     const Node a = node_a();
     for (const Net& net : nets()) {
@@ -177,7 +179,7 @@ TEST_CASE("from_pod: a packet larger than the local pod's interface takes is the
     }
 }
 
-TEST_CASE("from_pod: a flow of the stack stays there in both directions")
+TEST_CASE("from_pod: a flow of the stack stays there in both directions" * needs_encap())
 {
     const Node a = node_a();
     for (const Net& net : nets())
@@ -222,7 +224,7 @@ TEST_CASE(
         }
 }
 
-TEST_CASE("from_pod: an ICMP error belongs to the flow that it is about")
+TEST_CASE("from_pod: an ICMP error belongs to the flow that it is about" * needs_encap())
 {
     const Node a = node_a();
     for (const Net& net : nets()) {
@@ -267,7 +269,8 @@ TEST_CASE("from_pod: a shaped pod's own packets go through the stack wherever th
     }
 }
 
-TEST_CASE("from_pod: to the interface that it came from, and to an interface that is gone, is the stack's")
+TEST_CASE("from_pod: to the interface that it came from, and to an interface that is gone, is the stack's" *
+          needs_check_mtu())
 {
     const Node a = node_a();
     for (const Net& net : nets()) {
@@ -306,7 +309,7 @@ TEST_CASE("from_pod: with the fast path off everything between pods is the stack
     }
 }
 
-TEST_CASE("from_pod: peers of several prefix lengths are found, the trie's too")
+TEST_CASE("from_pod: peers of several prefix lengths are found, the trie's too" * needs_encap())
 {
     const Node a = node_a();
     const Net& v4 = nets()[0];

@@ -4,6 +4,7 @@
 
 #include <set>
 
+#include "tests/packet/needs.hpp"
 #include "tests/packet/world.hpp"
 
 using namespace twill;
@@ -32,7 +33,8 @@ std::uint16_t source_port(const Net& net, const Bytes& sent) { return at16(sent,
 } // namespace
 
 TEST_CASE(
-    "from_pod: VXLAN to a peer is what the kernel's device sends: outer headers, own and peer's VtepMAC, TTL less one")
+    "from_pod: VXLAN to a peer is what the kernel's device sends: outer headers, own and peer's VtepMAC, TTL less one" *
+    needs_encap())
 {
     const Node a = node_a();
     for (const Net& net : nets())
@@ -50,7 +52,7 @@ TEST_CASE(
             }
 }
 
-TEST_CASE("from_pod: ECN goes outwards as in RFC 6040, a congestion mark as ECT(0); DSCP does not")
+TEST_CASE("from_pod: ECN goes outwards as in RFC 6040, a congestion mark as ECT(0); DSCP does not" * needs_encap())
 {
     const Node a = node_a();
     const std::uint8_t outer_of[] = {0, 1, 2, 2};
@@ -113,7 +115,7 @@ TEST_CASE("from_pod: the source port follows the flow, so that a flow keeps its 
     }
 }
 
-TEST_CASE("from_pod: VNI and port are the configured ones")
+TEST_CASE("from_pod: VNI and port are the configured ones" * needs_encap())
 {
     const Node a = node_a([](tw_cfg& cfg) {
         cfg.vni = 0xabcdef;
@@ -128,7 +130,7 @@ TEST_CASE("from_pod: VNI and port are the configured ones")
     }
 }
 
-TEST_CASE("from_pod: with the group policy extension the mark travels in the header, without it never")
+TEST_CASE("from_pod: with the group policy extension the mark travels in the header, without it never" * needs_encap())
 {
     const Node plain = node_a();
     const Node gbp = node_a([](tw_cfg& cfg) { cfg.gbp = 1; });
@@ -224,7 +226,7 @@ TEST_CASE("from_pod: an IPv6 peer that refuses zero checksums gets its packets b
     expect_bytes(build(pod_frame(net, net.pod_b, 63) + udp()), sent.out, 14);
 }
 
-TEST_CASE("from_pod: outer IPv4 identifications follow each other without repeating")
+TEST_CASE("from_pod: outer IPv4 identifications follow each other without repeating" * needs_encap())
 {
     const Net& net = nets()[0];
     const Node a = node_a();

@@ -2,6 +2,7 @@
 // tw_from_wire: what becomes of VXLAN and of direct packets from honest peers.
 #include <doctest/doctest.h>
 
+#include "tests/packet/needs.hpp"
 #include "tests/packet/world.hpp"
 
 using namespace twill;
@@ -122,7 +123,8 @@ TEST_CASE("from_wire: inner options, extension headers, fragments and odd protoc
     }
 }
 
-TEST_CASE("from_wire: a shaped pod, a vanished interface and a switched-off fast path mean the stack")
+TEST_CASE("from_wire: a shaped pod, a vanished interface and a switched-off fast path mean the stack" *
+          needs_check_mtu())
 {
     const Node a = node_a();
     const Node off = node_a([](tw_cfg& cfg) { cfg.fast = 0; });

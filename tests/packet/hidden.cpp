@@ -2,6 +2,7 @@
 // Ways in which a pod could hide VXLAN for a node, or an address, from the programs.
 #include <doctest/doctest.h>
 
+#include "tests/packet/needs.hpp"
 #include "tests/packet/world.hpp"
 
 using namespace twill;
@@ -63,7 +64,8 @@ TEST_CASE("from_pod: a broadcast or multicast destination MAC does not hide a fo
         }
 }
 
-TEST_CASE("from_pod: VXLAN for the node's own addresses in the pod network is forged, for a pod it is not")
+TEST_CASE("from_pod: VXLAN for the node's own addresses in the pod network is forged, for a pod it is not" *
+          needs_encap())
 {
     for (const std::uint8_t fast : U8s{1, 0}) {
         const Node a = node_a([&](tw_cfg& cfg) { cfg.fast = fast; });

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "tests/packet/needs.hpp"
 #include "tests/packet/world.hpp"
 
 using namespace twill;
@@ -22,7 +23,8 @@ Bytes across(Bytes frame, const Mac& to, const Mac& from)
 } // namespace
 
 TEST_CASE(
-    "journey: over VXLAN a packet arrives as it was sent but for two hops of TTL and the MACs, and so does the reply")
+    "journey: over VXLAN a packet arrives as it was sent but for two hops of TTL and the MACs, and so does the reply" *
+    needs_encap())
 {
     const Node a = node_a();
     const Node b = node_b();
@@ -47,7 +49,7 @@ TEST_CASE(
             }
 }
 
-TEST_CASE("journey: every size from an empty datagram to the MTU arrives whole")
+TEST_CASE("journey: every size from an empty datagram to the MTU arrives whole" * needs_encap())
 {
     const Node a = node_a();
     const Node b = node_b();
@@ -63,7 +65,8 @@ TEST_CASE("journey: every size from an empty datagram to the MTU arrives whole")
 }
 
 TEST_CASE("journey: the host's packet to a pod of another node reaches that node's stack with its TTL, and its source "
-          "is accepted")
+          "is accepted" *
+          needs_encap())
 {
     const Node a = node_a();
     const Node b = node_b();
@@ -79,7 +82,7 @@ TEST_CASE("journey: the host's packet to a pod of another node reaches that node
     }
 }
 
-TEST_CASE("journey: with the group policy extension on both nodes the mark arrives")
+TEST_CASE("journey: with the group policy extension on both nodes the mark arrives" * needs_encap())
 {
     const Node a = node_a([](tw_cfg& cfg) { cfg.gbp = 1; });
     const Node b = node_b([](tw_cfg& cfg) { cfg.gbp = 1; });

@@ -99,7 +99,7 @@ tw_cfg common()
     cfg.fast = 1;
     cfg.encap_l2_eth = 1;
     cfg.vxlan_device = 1;
-    cfg.check_mtu = 1;
+    cfg.check_mtu = kernel_has_helper(BPF_FUNC_check_mtu);
     return cfg;
 }
 

@@ -128,18 +128,42 @@ Result<std::unique_ptr<Dataplane>> Dataplane::make(const tw_cfg& cfg, bool full_
     libbpf_set_print(log_warnings);
     std::unique_ptr<Dataplane> dp(new Dataplane);
     dp->cfg_ = cfg;
-    dp->skeleton_ = twill_dp__open();
-    if (dp->skeleton_ == nullptr) return Error{errno, "open skeleton"};
-    std::memcpy(const_cast<tw_cfg*>(&dp->skeleton_->rodata->tw_cfg), &cfg, sizeof cfg);
-    if (!full_size_maps)
-        for (const char* name : {"tw_flows_tcp", "tw_flows_any", "tw_claims"}) {
-            bpf_map* map = bpf_object__find_map_by_name(dp->skeleton_->obj, name);
-            if (map != nullptr) bpf_map__set_max_entries(map, 256);
-        }
-    if (const int rc = twill_dp__load(dp->skeleton_); rc != 0) return Error{-rc, "load programs"};
+    // Statistics take the place of the verifier's log, which a refusal needs.
+    int rc = dp->open_and_load(full_size_maps, true);
+    if (rc != 0) rc = dp->open_and_load(full_size_maps, false);
+    if (rc != 0) return Error{-rc, "load programs"};
     dp->ring_ = ring_buffer__new(dp->map("tw_events"), on_event, &dp->events_, nullptr);
     if (dp->ring_ == nullptr) return Error{errno, "ring buffer tw_events"};
     return dp;
+}
+
+/// 0, or an errno negated.
+int Dataplane::open_and_load(bool full_size_maps, bool with_statistics)
+{
+    constexpr __u32 kStatistics = 4; // BPF_LOG_STATS, kernel/bpf/verifier.c
+    twill_dp__destroy(skeleton_);
+    skeleton_ = twill_dp__open();
+    if (skeleton_ == nullptr) return -errno;
+    std::memcpy(const_cast<tw_cfg*>(&skeleton_->rodata->tw_cfg), &cfg_, sizeof cfg_);
+    if (!full_size_maps)
+        for (const char* name : {"tw_flows_tcp", "tw_flows_any", "tw_claims"}) {
+            bpf_map* map = bpf_object__find_map_by_name(skeleton_->obj, name);
+            if (map != nullptr) bpf_map__set_max_entries(map, 256);
+        }
+    if (with_statistics)
+        for (const Program which : kPrograms) {
+            auto& text = statistics_[static_cast<std::size_t>(which)];
+            bpf_program__set_log_level(program(which), kStatistics);
+            bpf_program__set_log_buf(program(which), text.data(), text.size());
+        }
+    return twill_dp__load(skeleton_);
+}
+
+std::uint32_t Dataplane::walked(Program program) const
+{
+    const char* text = std::strstr(statistics_[static_cast<std::size_t>(program)].data(), "processed ");
+    unsigned count = 0;
+    return text != nullptr && std::sscanf(text, "processed %u insns", &count) == 1 ? count : 0;
 }
 
 Result<Dataplane*> Dataplane::load(const tw_cfg& cfg)

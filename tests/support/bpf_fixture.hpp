@@ -4,7 +4,9 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
+#include <array>
 #include <cstdint>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <set>
@@ -29,6 +31,12 @@ std::string missing_for_bpf();
 
 /// Whether the running kernel has the function (a kfunc, say), in itself or in a loaded module of that name.
 bool kernel_has(const char* function, const char* module);
+
+/// Whether tc programs may call the helper (BPF_FUNC_*).
+bool kernel_has_helper(int helper);
+
+/// Whether bpf_skb_adjust_room knows BPF_F_ADJ_ROOM_ENCAP_L2_ETH. True where that cannot be asked.
+bool kernel_encapsulates();
 
 /// Moves the process into a network namespace of its own (once) and makes a veth pair `name` there, MAC `mac`. Returns
 /// the interface index; asking again for the same name returns the same one. EPERM, ENOMEM, EIO.
@@ -93,6 +101,9 @@ public:
     const tw_cfg& cfg() const { return cfg_; }
     int fd(Program program) const;
     bpf_program* program(Program program) const;
+    /// How many instructions the verifier walked in it, by the verifier's own words: kernels before 5.16 tell nowhere
+    /// else. 0: not known.
+    std::uint32_t walked(Program program) const;
     /// File descriptor of a map by name; -1 when there is none.
     int map(const char* name) const;
 
@@ -127,8 +138,10 @@ public:
 private:
     Dataplane() = default;
     void empty(const char* name);
+    int open_and_load(bool full_size_maps, bool with_statistics);
 
     tw_cfg cfg_{};
+    std::array<std::array<char, 256>, std::size(kPrograms)> statistics_{}; ///< verifier's, for each program
     twill_dp* skeleton_ = nullptr;
     ring_buffer* ring_ = nullptr;
     std::vector<tw_event> events_;

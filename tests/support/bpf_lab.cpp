@@ -11,6 +11,7 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -120,6 +121,34 @@ bool kernel_has(const char* function, const char* module)
     }
     btf__free(base);
     return found;
+}
+
+bool kernel_has_helper(int helper)
+{
+    return libbpf_probe_bpf_helper(BPF_PROG_TYPE_SCHED_CLS, static_cast<bpf_func_id>(helper), nullptr) == 1;
+}
+
+bool kernel_encapsulates()
+{
+    // An unknown flag is refused first, with EINVAL; then a length of 4096, with EFAULT.
+    const bpf_insn program[] = {
+        {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 2, .src_reg = 0, .off = 0, .imm = 0x1000},
+        {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 3, .src_reg = 0, .off = 0, .imm = BPF_ADJ_ROOM_MAC},
+        {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 4, .src_reg = 0, .off = 0, .imm = BPF_F_ADJ_ROOM_ENCAP_L2_ETH},
+        {.code = BPF_JMP | BPF_CALL, .dst_reg = 0, .src_reg = 0, .off = 0, .imm = BPF_FUNC_skb_adjust_room},
+        {.code = BPF_JMP | BPF_EXIT, .dst_reg = 0, .src_reg = 0, .off = 0, .imm = 0},
+    };
+    const int fd = bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, "tw_probe", "GPL", program, std::size(program), nullptr);
+    if (fd < 0) return true;
+    std::array<unsigned char, 64> frame{};
+    frame[12] = 0x08;
+    frame[14] = 0x45;
+    LIBBPF_OPTS(bpf_test_run_opts, opts);
+    opts.data_in = frame.data();
+    opts.data_size_in = frame.size();
+    const int rc = bpf_prog_test_run_opts(fd, &opts);
+    close(fd);
+    return rc != 0 || static_cast<int>(opts.retval) != -EINVAL;
 }
 
 Result<std::uint32_t> private_interface(const std::string& name, const Mac& mac)
