@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <utility>
 
 namespace twill {
 
@@ -85,6 +86,18 @@ Mac mac_from_abi(const unsigned char (&bytes)[6])
     Mac mac;
     std::copy(std::begin(bytes), std::end(bytes), mac.bytes.begin());
     return mac;
+}
+
+tw_flow to_flow(const Ip& ip, std::uint16_t port, const Ip& other, std::uint16_t other_port, std::uint8_t proto)
+{
+    const bool is_lower = std::pair(ip, port) <= std::pair(other, other_port);
+    tw_flow flow{};
+    flow.a = to_abi(is_lower ? ip : other);
+    flow.b = to_abi(is_lower ? other : ip);
+    flow.a_port = is_lower ? port : other_port;
+    flow.b_port = is_lower ? other_port : port;
+    flow.proto = proto;
+    return flow;
 }
 
 tw_net no_net()

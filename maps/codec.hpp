@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+
 #include "maps/abi/addr.h"
+#include "maps/abi/flow.h"
 #include "twill/ip.hpp"
 #include "twill/mac.hpp"
 
@@ -23,6 +26,8 @@ Result<Cidr> from_key(const tw_cidr_v4& key);
 Result<Cidr> from_key(const tw_cidr_v6& key);
 void to_abi(const Mac& mac, unsigned char (&bytes)[6]);
 Mac mac_from_abi(const unsigned char (&bytes)[6]);
+/// The flow between two ends, ports in host order; which end is named first does not matter.
+tw_flow to_flow(const Ip& ip, std::uint16_t port, const Ip& other, std::uint16_t other_port, std::uint8_t proto);
 /// A prefix that no address matches: "family off" in struct tw_cfg.
 tw_net no_net();
 

@@ -106,6 +106,8 @@ private:
     Result<> load_programs();
     void take_over();
     Result<> open_maps();
+    /// Between the hooks that note flows and those that carry them.
+    void preload_translated();
     /// Directories and maps of ours that somebody unpinned are pinned again.
     Result<> keep_pins();
     /// False: more is left, for the next turn.
@@ -169,6 +171,8 @@ private:
     Stale stale_;
     bool is_up_ = false;    ///< device and programs are there
     bool is_swept_ = false; ///< leftovers of an earlier run are off
+    bool is_preloaded_ = false; ///< programs that cannot ask conntrack have been told what it translates
+    std::optional<Error> preload_trouble_;
     bool is_sole_ = false;  ///< nothing of another map schema is left
     bool ready_ = false;
     bool is_config_old_ = false; ///< the store's configuration is not the one that is used

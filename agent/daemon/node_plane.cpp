@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fstream>
+#include <utility>
 
 #include "agent/daemon/netfilter.hpp"
 #include "agent/daemon/node.hpp"
+#include "agent/dataplane/flow_preload.hpp"
 #include "agent/dataplane/takeover.hpp"
 #include "agent/nl/addr.hpp"
+#include "agent/nl/conntrack.hpp"
 #include "agent/nl/link.hpp"
 #include "agent/nl/neigh.hpp"
 #include "agent/nl/qdisc.hpp"
@@ -196,8 +199,28 @@ Result<> Node::open_maps()
     dataplane_ = std::make_unique<BpfDataplane>(std::move(dataplane));
     reconciler_ = std::make_unique<Reconciler>(*dataplane_, clock_);
     attachments_.emplace(*socket_, pins_, std::move(owned), features_.tcx);
+    is_preloaded_ = features_.ct_lookup;
     events_ = std::move(events);
     return Ok{};
+}
+
+/// What was translated before anybody noted it would lose its replies to the fast path. What cannot be read costs those
+/// connections, not the node.
+void Node::preload_translated()
+{
+    if (std::exchange(is_preloaded_, true)) return;
+    preload_trouble_.reset();
+    if (!nl::has_conntrack()) return; // nothing is translated
+    PerFamily<std::optional<Cidr>> networks;
+    for (const auto family : kFamilies)
+        if (conf_->network[family]) networks[family] = conf_->network[family]->network;
+    auto done = preload_flows(pins_, networks);
+    if (done)
+        log::info("translated connections of before are left to the stack", {{"connections", *done}});
+    else
+        log::warn("conntrack's table cannot be read: translated connections of before may end", done.error());
+    if (!done) preload_trouble_ = done.error();
+    if (auto ended = dataplane_->end_cached(); !ended) preload_trouble_ = ended.error();
 }
 
 Result<> Node::keep_pins()
@@ -242,9 +265,11 @@ Result<bool> Node::sync_attachments()
         return true;
     };
     // Hooks that note flows of the stack come before those that carry them.
-    for (const bool egress : {true, false})
+    for (const bool egress : {true, false}) {
+        if (!egress) preload_translated();
         for (const auto& where : wanted)
             if (is_egress(where.hook) == egress && !attach(where)) return false;
+    }
     if (!is_swept_) {
         std::vector<IfIndex> interfaces;
         for (const auto& [ifindex, link] : discovery_.links()) interfaces.push_back(ifindex);

@@ -92,6 +92,9 @@ Status Node::status() const
         status.conflicts.push_back(
             {conflict.ip.to_string(), conflict.owner.value, conflict.claimant.value, conflict.count});
 
+    if (preload_trouble_)
+        status.warnings.push_back("connections that were translated before twilld started may have ended: " +
+                                  preload_trouble_->what);
     if (trouble_) status.warnings.push_back(trouble_->what);
     if (is_config_old_)
         status.warnings.emplace_back("the configuration changed after the start: restart twilld to use it");

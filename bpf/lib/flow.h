@@ -183,7 +183,7 @@ static __always_inline void tw_flow_note(struct __sk_buff *skb, const struct tw_
 	if (!pkt->flow_proto || !tw_in_cluster(&pkt->src))
 		return; /* the reply cannot take the fast path */
 	if (!tw_cfg.ct_lookup && pkt->proto != pkt->flow_proto)
-		return; /* an ICMP error says nothing of who carries the flow: the node itself answers what is too big */
+		return; /* an ICMP error does not tell who carries the flow: the node itself answers what is too big */
 	tw_flow_key(pkt, &key);
 	state = tw_flow_find(pkt, &key);
 	if (state && !pkt->first &&

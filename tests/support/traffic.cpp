@@ -29,6 +29,8 @@ servers (run until SIGINT or SIGTERM; --background: return once bound, print the
 clients:
   tcp-client   send a pseudo-random stream, compare the checksum     --bytes N | --seconds S | --until-signal
   tcp-rr       64-byte request and response, round-trip percentiles  --seconds S | --until-signal
+  tcp-quiet    a connection on which nobody speaks until a tcp-wake; then the server does
+  tcp-wake     ends the silence of the server's tcp-quiet connections
   udp-flood    numbered datagrams at a rate, echoed                  --rate PPS --size B --seconds S | --until-signal
   ping-storm   one datagram at a time, as fast as they come back     --size B --seconds S | --until-signal
   udp-gso      UDP_SEGMENT super-packets of checksummed segments     --bytes N --size B
@@ -133,8 +135,10 @@ Result<int> run(const Options& options)
         std::string_view name;
         Client client;
     };
-    constexpr std::array kClients = {Row{"tcp-client", tcp_client}, Row{"tcp-rr", tcp_rr}, Row{"udp-flood", udp_flood},
-                                     Row{"ping-storm", ping_storm}, Row{"udp-gso", udp_gso}};
+    constexpr std::array kClients = {Row{"tcp-client", tcp_client}, Row{"tcp-rr", tcp_rr},
+                                     Row{"tcp-quiet", tcp_quiet},   Row{"tcp-wake", tcp_wake},
+                                     Row{"udp-flood", udp_flood},   Row{"ping-storm", ping_storm},
+                                     Row{"udp-gso", udp_gso}};
     for (const Row& row : kClients)
         if (options.command == row.name) return row.client(options);
     if (options.command == "server") return serve(options, true, true);

@@ -106,6 +106,8 @@ Result<Fd> bind_to(const Options& options, int type);
 // The commands. Each prints its report; the value is the exit code.
 Result<int> tcp_client(const Options& options);
 Result<int> tcp_rr(const Options& options);
+Result<int> tcp_quiet(const Options& options);
+Result<int> tcp_wake(const Options& options);
 Result<int> udp_flood(const Options& options);
 Result<int> udp_gso(const Options& options);
 Result<int> ping_storm(const Options& options);

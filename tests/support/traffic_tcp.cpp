@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A connection starts with one byte that says what it is for: 'S' sink (the server answers the end of the stream with
-// checksum and length), 'R' request/response (each message is echoed). Both ends run on one machine: host byte order.
+// checksum and length), 'R' request/response (each message is echoed), 'Q' quiet (nothing is said until somebody wakes
+// the server, which then speaks first), 'W' wakes. Both ends run on one machine: host byte order.
 #include "tests/support/traffic.hpp"
 
 #include <poll.h>
@@ -8,8 +9,10 @@
 
 #include <array>
 #include <cerrno>
+#include <condition_variable>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <thread>
 
 namespace twill::traffic {
@@ -75,6 +78,41 @@ void serve_sink(int fd)
     (void)send_all(fd, &trailer, sizeof(trailer));
 }
 
+struct Sleepers {
+    std::mutex mutex;
+    std::condition_variable woken;
+    unsigned wakes = 0;
+};
+
+Sleepers& sleepers()
+{
+    static Sleepers all;
+    return all;
+}
+
+/// Says one byte when the server is woken next.
+void serve_quiet(int fd)
+{
+    auto& all = sleepers();
+    std::unique_lock lock(all.mutex);
+    all.woken.wait(lock, [&, before = all.wakes] { return all.wakes != before; });
+    lock.unlock();
+    (void)send_all(fd, "Q", 1);
+    char rest = 0;
+    (void)receive_all(fd, &rest, 1); // until the client has it
+}
+
+void serve_wake(int fd)
+{
+    auto& all = sleepers();
+    {
+        const std::lock_guard lock(all.mutex);
+        ++all.wakes;
+    }
+    all.woken.notify_all();
+    (void)send_all(fd, "W", 1);
+}
+
 void serve_connection(Fd fd)
 {
     const timeval forever{0, 0}; // a sink may idle while its path is down
@@ -82,6 +120,8 @@ void serve_connection(Fd fd)
     char mode = 0;
     if (!receive_all(fd.get(), &mode, 1)) return;
     if (mode == 'S') serve_sink(fd.get());
+    if (mode == 'Q') serve_quiet(fd.get());
+    if (mode == 'W') serve_wake(fd.get());
     std::array<char, kMessage> message;
     while (mode == 'R' && receive_all(fd.get(), message.data(), message.size()) &&
            send_all(fd.get(), message.data(), message.size())) {
@@ -165,5 +205,21 @@ Result<int> tcp_rr(const Options& options)
     report.print(options.json);
     return ok ? 0 : 1;
 }
+
+/// Connects, says what for, and waits for the server's byte.
+Result<int> wait_for(const Options& options, const char* mode, const char* name)
+{
+    TWILL_TRY_AS(fd, connect_to(options, SOCK_STREAM));
+    TWILL_TRY(send_all(fd.get(), mode, 1));
+    char said = 0;
+    TWILL_TRY(receive_all(fd.get(), &said, 1));
+    Report report{name};
+    report.text("result", said == *mode ? "ok" : "corrupt");
+    report.print(options.json);
+    return said == *mode ? 0 : 1;
+}
+
+Result<int> tcp_quiet(const Options& options) { return wait_for(options, "Q", "tcp-quiet"); }
+Result<int> tcp_wake(const Options& options) { return wait_for(options, "W", "tcp-wake"); }
 
 } // namespace twill::traffic

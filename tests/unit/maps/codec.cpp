@@ -38,3 +38,15 @@ TEST_CASE("codec: no_net has an address that its mask cannot yield")
     for (std::size_t i = 0; i < 16; ++i) possible = possible && (addr.bytes()[i] & mask.bytes()[i]) == addr.bytes()[i];
     CHECK_FALSE(possible);
 }
+
+TEST_CASE("codec: both directions of a flow are one key, with the lower end first")
+{
+    const Ip low = *Ip::parse("10.42.1.2"), high = *Ip::parse("10.42.10.1");
+    const tw_flow one = to_flow(high, 80, low, 40000, 6), other = to_flow(low, 40000, high, 80, 6);
+    CHECK(std::memcmp(&one, &other, sizeof one) == 0);
+    CHECK(from_abi(one.a) == low);
+    CHECK(one.a_port == 40000);
+    CHECK(one.b_port == 80);
+    CHECK(one.proto == 6);
+    CHECK(to_flow(low, 7, low, 5, 17).a_port == 5);
+}

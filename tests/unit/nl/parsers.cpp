@@ -2,9 +2,13 @@
 #include <doctest/doctest.h>
 #include <linux/if_addr.h>
 #include <linux/if_link.h>
+#include <linux/netfilter/nf_conntrack_common.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netfilter/nfnetlink_conntrack.h>
 #include <linux/neighbour.h>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
+#include <netinet/in.h>
 #include <netlink/msg.h>
 #include <sys/socket.h>
 
@@ -16,6 +20,7 @@
 #include <vector>
 
 #include "agent/nl/addr.hpp"
+#include "agent/nl/conntrack.hpp"
 #include "agent/nl/link.hpp"
 #include "agent/nl/message.hpp"
 #include "agent/nl/neigh.hpp"
@@ -137,6 +142,31 @@ Message via6_route()
     return message;
 }
 
+/// As ctnetlink tells it: a service's address at the opener's side, the backend's at the other.
+Message connection(std::uint8_t proto, std::uint8_t status)
+{
+    Message message{NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW, 0};
+    message.header(nfgenmsg{.nfgen_family = AF_INET, .version = NFNETLINK_V0, .res_id = 0});
+    const auto side = [&](int attribute, const char* src, const char* dst, std::uint16_t sport, std::uint16_t dport) {
+        nlattr* tuple = message.begin(attribute);
+        nlattr* addresses = message.begin(CTA_TUPLE_IP);
+        message.ip(CTA_IP_V4_SRC, ip(src));
+        message.ip(CTA_IP_V4_DST, ip(dst));
+        message.end(addresses);
+        nlattr* ports = message.begin(CTA_TUPLE_PROTO);
+        message.u8(CTA_PROTO_NUM, proto);
+        message.be16(CTA_PROTO_SRC_PORT, sport);
+        message.be16(CTA_PROTO_DST_PORT, dport);
+        message.end(ports);
+        message.end(tuple);
+    };
+    side(CTA_TUPLE_ORIG, "10.42.1.2", "10.96.0.10", 40000, 80);
+    side(CTA_TUPLE_REPLY, "10.42.2.3", "10.42.1.2", 5001, 40000);
+    const std::uint8_t bits[4] = {0, 0, 1, status};
+    message.put(CTA_STATUS, bits, sizeof bits);
+    return message;
+}
+
 Message neighbour(std::uint8_t family)
 {
     ndmsg header{};
@@ -171,6 +201,7 @@ void parse_all(const nlmsghdr* message)
     (void)parse_neighbour(message);
     (void)parse_fdb(message);
     (void)parse_qdisc(message);
+    (void)parse_connection(message);
 }
 
 std::vector<Message> samples()
@@ -183,6 +214,7 @@ std::vector<Message> samples()
     all.push_back(neighbour(AF_INET));
     all.push_back(neighbour(AF_BRIDGE));
     all.push_back(qdisc());
+    all.push_back(connection(IPPROTO_TCP, IPS_DST_NAT));
     return all;
 }
 
@@ -274,6 +306,22 @@ TEST_CASE("nl: ARP entries and bridge entries are told apart")
     CHECK(*parse_fdb(raw(bridge)) ==
           FdbEntry{.mac = mac("02:00:00:00:00:09"), .port = {6}, .bridge = {5}, .is_local = true});
     CHECK(parse_neighbour(raw(bridge)).error().code == EPROTONOSUPPORT);
+}
+
+TEST_CASE("nl: a connection has two directions, and is translated when conntrack says so")
+{
+    Message nat = connection(IPPROTO_TCP, IPS_CONFIRMED | IPS_DST_NAT);
+    Message plain = connection(IPPROTO_UDP, IPS_CONFIRMED);
+    Message other = connection(IPPROTO_SCTP, IPS_DST_NAT);
+    const auto parsed = parse_connection(raw(nat));
+    REQUIRE(parsed);
+    CHECK(*parsed == Connection{IPPROTO_TCP,
+                                true,
+                                {ip("10.42.1.2"), ip("10.96.0.10"), 40000, 80},
+                                {ip("10.42.2.3"), ip("10.42.1.2"), 5001, 40000}});
+    REQUIRE(parse_connection(raw(plain)));
+    CHECK_FALSE(parse_connection(raw(plain))->is_translated);
+    CHECK(parse_connection(raw(other)).error().code == EPROTONOSUPPORT);
 }
 
 TEST_CASE("nl: shaped is what somebody set to limit, not what the kernel queues by default")

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/nl/conntrack.hpp"
+
+#include <linux/netfilter/nf_conntrack_common.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netfilter/nfnetlink_conntrack.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "agent/nl/attributes.hpp"
+#include "agent/nl/dump.hpp"
+#include "agent/nl/message.hpp"
+
+namespace twill::nl {
+
+namespace {
+
+constexpr int kGet = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET;
+
+struct Side {
+    Tuple tuple;
+    std::uint8_t proto;
+};
+
+Result<Side> parse_side(const nlattr* nest)
+{
+    const Attributes side(nest);
+    const Attributes ip(side[CTA_TUPLE_IP]);
+    const Attributes proto(side[CTA_TUPLE_PROTO]);
+    const auto number = proto.u8(CTA_PROTO_NUM);
+    if (!number) return Error{EBADMSG, "conntrack message: no protocol"};
+    if (*number != IPPROTO_TCP && *number != IPPROTO_UDP) return Error{EPROTONOSUPPORT, "conntrack message"};
+    const auto src = ip[CTA_IP_V4_SRC] != nullptr ? ip.ip(CTA_IP_V4_SRC) : ip.ip(CTA_IP_V6_SRC);
+    const auto dst = ip[CTA_IP_V4_DST] != nullptr ? ip.ip(CTA_IP_V4_DST) : ip.ip(CTA_IP_V6_DST);
+    const auto sport = proto.be16(CTA_PROTO_SRC_PORT);
+    const auto dport = proto.be16(CTA_PROTO_DST_PORT);
+    if (!src || !dst || src->family() != dst->family() || !sport || !dport)
+        return Error{EBADMSG, "conntrack message: addresses or ports are missing"};
+    return Side{{*src, *dst, *sport, *dport}, *number};
+}
+
+Message request()
+{
+    Message message{kGet, 0};
+    nfgenmsg header{};
+    header.nfgen_family = AF_UNSPEC;
+    header.version = NFNETLINK_V0;
+    message.header(header);
+    return message;
+}
+
+} // namespace
+
+Result<Connection> parse_connection(const nlmsghdr* message)
+{
+    if (header_of<nfgenmsg>(message) == nullptr) return Error{EBADMSG, "conntrack message: too short"};
+    const Attributes attributes{message, sizeof(nfgenmsg)};
+    TWILL_TRY_AS(original, parse_side(attributes[CTA_TUPLE_ORIG]));
+    TWILL_TRY_AS(reply, parse_side(attributes[CTA_TUPLE_REPLY]));
+    if (original.proto != reply.proto) return Error{EBADMSG, "conntrack message: two protocols"};
+    const auto status = attributes.bytes<4>(CTA_STATUS); // network order
+    const bool is_translated = status && ((*status)[3] & (IPS_SRC_NAT | IPS_DST_NAT)) != 0;
+    return Connection{original.proto, is_translated, original.tuple, reply.tuple};
+}
+
+Result<std::vector<Connection>> connections(const std::function<bool(const Connection&)>& keep)
+{
+    TWILL_TRY_AS(socket, Socket::open(NETLINK_NETFILTER));
+    Message message = request();
+    return read_all(socket, message, "conntrack table", parse_connection, keep);
+}
+
+bool has_conntrack()
+{
+    constexpr const char* kSetting = "/proc/sys/net/netfilter/nf_conntrack_max";
+    if (access(kSetting, F_OK) == 0) return true;
+    auto socket = Socket::open(NETLINK_NETFILTER);
+    Message message = request();
+    // A question about no connection in particular is refused, after the modules are there.
+    if (socket) (void)socket->ask(message, "conntrack", [](const nlmsghdr*) -> Result<> { return Ok{}; });
+    return access(kSetting, F_OK) == 0;
+}
+
+} // namespace twill::nl
