@@ -2,6 +2,8 @@
 
 /* All hooks as one unit, hence one object with one set of maps and one .rodata. libbpf 1.1 could link separate objects,
  * but fails on a kfunc that two of them declare. */
+#include "bpf/lib/conntrack.h"
+
 #include "bpf/tw_from_host.bpf.c"
 #include "bpf/tw_from_overlay.bpf.c"
 #include "bpf/tw_from_pod.bpf.c"

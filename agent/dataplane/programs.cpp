@@ -9,14 +9,7 @@
 #include <cstring>
 #include <memory>
 
-#include "maps/abi/endpoint.h"
-#include "maps/abi/event.h"
-#include "maps/abi/flow.h"
-#include "maps/abi/owned.h"
-#include "maps/abi/peer.h"
-
-// The skeleton's structs are of the ABI headers above.
-#include "twill_dp.skel.h"
+#include "agent/dataplane/skeleton.hpp"
 
 namespace twill {
 
@@ -83,7 +76,7 @@ Result<Programs> Programs::load(const tw_cfg& cfg, const PinDir& pins)
 {
     libbpf_set_print(keep_text);
     libbpf_text().clear();
-    const Skeleton skeleton(twill_dp__open());
+    const Skeleton skeleton(open_programs(cfg.ct_lookup != 0));
     if (!skeleton) return load_error(errno, "open the BPF object");
     const_cast<tw_cfg&>(skeleton->rodata->tw_cfg) = cfg;
     // The time, as no two loads have the same; doubled, as the epoch is a time too.

@@ -18,7 +18,7 @@ check() {
 			echo "${file%.hpp}.cpp: does not include its own header first"
 		return
 	fi
-	if [[ -z $build ]] && grep -q 'twill_dp\.skel\.h' "$tree/$file"; then return; fi
+	if [[ -z $build ]] && grep -q '_\(dp\|plain\)\.skel\.h' "$tree/$file"; then return; fi
 	output=$(g++ -std=c++20 -fsyntax-only -Wall -Wextra -Werror -I"$tree" -I"$tree/include" ${build:+-isystem "$build/bpf/include"} \
 		"${flags[@]}" -include "$tree/$file" -x c++ /dev/null 2>&1) || echo "$file: $(grep -m 1 error <<<"$output")"
 }

@@ -14,7 +14,7 @@ agent/loop;twill/|agent/loop/;bpf/|netlink/|nlohmann/|microhttpd
 agent/store;twill/|agent/store/|agent/loop/;bpf/|netlink/
 agent/nl;twill/|agent/nl/|agent/loop/;bpf/|nlohmann/|microhttpd
 agent/reconcile;twill/|agent/reconcile/|agent/store/(lease|lease_event|net_conf|store)\.hpp$|agent/dataplane/dataplane\.hpp$;bpf/|netlink/|uv\.h|sys/socket|sys/inotify|linux/|nlohmann/
-agent/dataplane;twill/|agent/dataplane/|agent/reconcile/|agent/nl/|agent/loop/|maps/|twill_dp\.skel\.h$;nlohmann/|microhttpd|curl/
+agent/dataplane;twill/|agent/dataplane/|agent/reconcile/|agent/nl/|agent/loop/|maps/|twill_(dp|plain)\.skel\.h$;nlohmann/|microhttpd|curl/
 agent/cli;twill/|agent/cli/|agent/nl/|maps/;uv\.h|spdlog/
 agent/cni;twill/|agent/cni/|agent/nl/|maps/;uv\.h|spdlog/
 agent/daemon;twill/|agent/(daemon|loop|store|nl|reconcile|dataplane)/|maps/|twill_dp\.skel\.h$;-

@@ -11,18 +11,27 @@ add_custom_command(
 
 # The programs, with the flags of bpf/CMakeLists.txt.
 get_directory_property(bpf_flags DIRECTORY ${CMAKE_SOURCE_DIR}/bpf DEFINITION TW_BPF_FLAGS)
-set(next_object ${next}/twill.bpf.o)
-add_custom_command(
-  OUTPUT ${next}/twill_dp.skel.h
-  COMMAND ${CLANG} -I${next} ${bpf_flags} -MD -MF ${next_object}.d -MT ${next}/twill_dp.skel.h
-          -c ${CMAKE_SOURCE_DIR}/bpf/twill.bpf.c -o ${next_object}
-  COMMAND ${LLVM_STRIP} -g ${next_object}
-  COMMAND ${BPFTOOL} gen skeleton ${next_object} name twill_dp > ${next}/twill_dp.skel.h
-  DEPENDS ${CMAKE_SOURCE_DIR}/bpf/twill.bpf.c ${next_headers}
-  DEPFILE ${next_object}.d
-  COMMENT "BPF object and skeleton of a later version"
-  VERBATIM)
-add_custom_target(twill_next_files DEPENDS ${next_headers} ${next}/twill_dp.skel.h)
+set(next_skeletons)
+foreach(name dp plain)
+  set(next_object ${next}/twill_${name}.bpf.o)
+  set(next_skeleton ${next}/twill_${name}.skel.h)
+  set(next_source ${CMAKE_SOURCE_DIR}/bpf/twill.bpf.c)
+  if(name STREQUAL plain)
+    set(next_source ${CMAKE_SOURCE_DIR}/bpf/twill_plain.bpf.c)
+  endif()
+  add_custom_command(
+    OUTPUT ${next_skeleton}
+    COMMAND ${CLANG} -I${next} ${bpf_flags} -MD -MF ${next_object}.d -MT ${next_skeleton}
+            -c ${next_source} -o ${next_object}
+    COMMAND ${LLVM_STRIP} -g ${next_object}
+    COMMAND ${BPFTOOL} gen skeleton ${next_object} name twill_${name} > ${next_skeleton}
+    DEPENDS ${next_source} ${next_headers}
+    DEPFILE ${next_object}.d
+    COMMENT "BPF object and skeleton ${name} of a later version"
+    VERBATIM)
+  list(APPEND next_skeletons ${next_skeleton})
+endforeach()
+add_custom_target(twill_next_files DEPENDS ${next_headers} ${next_skeletons})
 
 find_package(CLI11 REQUIRED) # imported targets are known in their own folder only
 set(next_libraries twill_maps twill_dataplane twill_daemon twill_cli)

@@ -11,7 +11,7 @@
 #include <map>
 #include <utility>
 
-#include "twill_dp.skel.h"
+#include "agent/dataplane/skeleton.hpp"
 
 namespace twill::test {
 namespace {
@@ -142,7 +142,7 @@ int Dataplane::open_and_load(bool full_size_maps, bool with_statistics)
 {
     constexpr __u32 kStatistics = 4; // BPF_LOG_STATS, kernel/bpf/verifier.c
     twill_dp__destroy(skeleton_);
-    skeleton_ = twill_dp__open();
+    skeleton_ = open_programs(cfg_.ct_lookup != 0);
     if (skeleton_ == nullptr) return -errno;
     std::memcpy(const_cast<tw_cfg*>(&skeleton_->rodata->tw_cfg), &cfg_, sizeof cfg_);
     if (!full_size_maps)
