@@ -2,13 +2,36 @@
 #include "agent/loop/http.hpp"
 
 #include <curl/curl.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <cerrno>
+#include <optional>
 #include <set>
 
 #include "agent/loop/http_transfer.hpp"
 
 namespace twill {
+
+namespace {
+
+std::optional<Ip> local_address(int socket)
+{
+    sockaddr_storage name{};
+    socklen_t size = sizeof(name);
+    if (::getsockname(socket, reinterpret_cast<sockaddr*>(&name), &size) != 0) return std::nullopt;
+    if (name.ss_family == AF_INET) {
+        const auto& in = reinterpret_cast<const sockaddr_in&>(name).sin_addr;
+        if (auto ip = Ip::from_network(&in, sizeof(in))) return *ip;
+    } else if (name.ss_family == AF_INET6) {
+        const auto& in = reinterpret_cast<const sockaddr_in6&>(name).sin6_addr;
+        if (auto ip = Ip::from_network(&in, sizeof(in))) return *ip;
+    }
+    return std::nullopt;
+}
+
+} // namespace
 
 /// Owns the multi handle and every transfer. Kept alive while curl runs, because a callback may destroy the client.
 struct HttpClient::Impl : std::enable_shared_from_this<Impl> {
@@ -33,6 +56,8 @@ struct HttpClient::Impl : std::enable_shared_from_this<Impl> {
     void fail();
     static int on_socket(CURL*, curl_socket_t fd, int what, Impl* impl, Socket* socket);
     static int on_timer(CURLM*, long milliseconds, Impl* impl);
+    static curl_socket_t on_open(Impl* impl, curlsocktype, curl_sockaddr* address);
+    static int on_close(Impl* impl, curl_socket_t fd);
 
     Loop& loop;
     Timer timer;
@@ -43,6 +68,7 @@ struct HttpClient::Impl : std::enable_shared_from_this<Impl> {
     std::vector<std::shared_ptr<State>> to_drop;
     std::vector<std::pair<std::shared_ptr<State>, Error>> failed;
     std::set<Socket*> sockets;
+    std::set<curl_socket_t> connections; ///< those that are kept for the next transfer, too
     int depth = 0;
     bool is_closed = false;
 };
@@ -107,6 +133,20 @@ int HttpClient::Impl::on_timer(CURLM*, long milliseconds, Impl* impl)
     return 0;
 }
 
+curl_socket_t HttpClient::Impl::on_open(Impl* impl, curlsocktype, curl_sockaddr* address)
+{
+    const int fd = ::socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+    if (fd < 0) return CURL_SOCKET_BAD;
+    impl->connections.insert(fd);
+    return fd;
+}
+
+int HttpClient::Impl::on_close(Impl* impl, curl_socket_t fd)
+{
+    impl->connections.erase(fd);
+    return ::close(fd);
+}
+
 void HttpClient::Impl::run(curl_socket_t fd, int events)
 {
     const auto self = shared_from_this();
@@ -156,6 +196,12 @@ void HttpClient::Impl::add(const std::shared_ptr<State>& state)
     }
     states.insert(state);
     auto ready = state->set_up();
+    if (ready) {
+        curl_easy_setopt(state->easy.get(), CURLOPT_OPENSOCKETFUNCTION, &on_open);
+        curl_easy_setopt(state->easy.get(), CURLOPT_OPENSOCKETDATA, this);
+        curl_easy_setopt(state->easy.get(), CURLOPT_CLOSESOCKETFUNCTION, &on_close);
+        curl_easy_setopt(state->easy.get(), CURLOPT_CLOSESOCKETDATA, this);
+    }
     if (ready && curl_multi_add_handle(multi, state->easy.get()) == CURLM_OK) {
         state->is_added = true;
         return;
@@ -240,6 +286,13 @@ HttpCall HttpClient::start(HttpRequest request, HttpHandler handler)
     state->client = impl_;
     impl_->add(state);
     return HttpCall(state);
+}
+
+void HttpClient::lose_address(const Ip& address)
+{
+    // curl sees the end as if the server had closed, also of a connection that it keeps.
+    for (const auto fd : impl_->connections)
+        if (local_address(fd) == address) (void)::shutdown(fd, SHUT_RDWR);
 }
 
 HttpCall HttpClient::fetch(HttpRequest request, std::function<void(Result<HttpReply>)> done)

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "agent/loop/loop.hpp"
+#include "twill/ip.hpp"
 #include "twill/result.hpp"
 
 namespace twill {
@@ -109,6 +110,9 @@ public:
     HttpCall start(HttpRequest request, HttpHandler handler);
     /// The whole answer at once, whatever its status.
     HttpCall fetch(HttpRequest request, std::function<void(Result<HttpReply>)> done);
+    /// This machine no longer has that address. The kernel leaves connections from it as they are, and nothing comes on
+    /// them any more: transfers on them end with ECONNRESET, and none is kept for the next.
+    void lose_address(const Ip& address);
 
 private:
     struct Impl;

@@ -32,6 +32,8 @@ public:
     /// Messages there at once, messages back for as long as it lasts, at the current endpoint.
     virtual EtcdCall stream(std::string_view method, const std::vector<std::string>& messages,
                             StreamHandler handler) = 0;
+    /// As of Store.
+    virtual void lose_address(const Ip& address) { (void)address; }
     /// Index of the current endpoint.
     virtual std::size_t endpoint() const = 0;
 };
@@ -50,6 +52,7 @@ public:
     EtcdCall unary(std::string_view method, std::string message,
                    std::function<void(Result<std::string>)> done) override;
     EtcdCall stream(std::string_view method, const std::vector<std::string>& messages, StreamHandler handler) override;
+    void lose_address(const Ip& address) override { http_.lose_address(address); }
     std::size_t endpoint() const override { return current_; }
 
 private:

@@ -41,6 +41,7 @@ public:
     void find_own(const LeaseRequest& request, std::function<void(Result<std::optional<Lease>>)> done) override;
     void publish(LeaseRequest request) override;
     void watch(StoreListener& listener) override;
+    void lose_address(const Ip& address) override { transport_->lose_address(address); }
     std::string describe() const override;
 
 private:

@@ -29,6 +29,7 @@ public:
     void publish(LeaseRequest request) override;
     void announce_ready() override;
     void watch(StoreListener& listener) override;
+    void lose_address(const Ip& address) override { http_.lose_address(address); }
     std::string describe() const override;
 
 private:

@@ -85,6 +85,9 @@ public:
     /// Starts the watch: on_snapshot() once, then events. `listener` must outlive the store.
     virtual void watch(StoreListener& listener) = 0;
 
+    /// This machine no longer has that address: connections from it are dead without a sign, and are made again.
+    virtual void lose_address(const Ip& address) { (void)address; }
+
     /// "file:///var/lib/twill": for status and logs; without credentials.
     virtual std::string describe() const = 0;
 };

@@ -216,6 +216,29 @@ TEST_CASE_FIXTURE(HttpFixture, "http: an own connection is not shared and not ke
     REQUIRE(until([&] { return server.connections.size() == 1; }));
 }
 
+TEST_CASE_FIXTURE(HttpFixture, "http: connections from an address that is gone end, and are not used again")
+{
+    server.answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    REQUIRE(fetch(get()));
+    server.answer.clear();
+    std::optional<Result<HttpReply>> own_end;
+    auto own = get();
+    own.is_own_connection = true;
+    const auto call = client->fetch(own, [&](Result<HttpReply> reply) { own_end = std::move(reply); });
+    REQUIRE(until([&] { return server.accepted == 2; }));
+    client->lose_address(*Ip::parse("192.0.2.1"));
+    client->lose_address(*Ip::parse("::1"));
+    REQUIRE(until([&] { return true; })); // nothing of it is theirs
+    CHECK(!own_end);
+    client->lose_address(*Ip::parse("127.0.0.1"));
+    REQUIRE(until([&] { return own_end.has_value() && server.connections.empty(); }));
+    REQUIRE(!*own_end);
+    CHECK(own_end->error().code == ECONNRESET);
+    server.answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    REQUIRE(fetch(get()));
+    CHECK(server.accepted == 3);
+}
+
 TEST_CASE_FIXTURE(HttpFixture, "http: what breaks off says how, and shows no secret")
 {
     auto request = get("/x?token=hunter2");
