@@ -103,7 +103,8 @@ Result<> Node::choose_features()
         const auto setting = settings_.feature(feature.name);
         const bool there = found.*feature.on;
         if (setting == FeatureSetting::off) features_.*feature.on = false;
-        const bool wanted = setting == FeatureSetting::on || settings_.fast_path == FastPath::required;
+        const bool wanted = setting == FeatureSetting::on ||
+                            (settings_.fast_path == FastPath::required && feature.is_demanded());
         if (wanted && !there)
             return Error{ENOTSUP, "feature " + std::string(feature.name) +
                                       " is required, this kernel does not have it: " + std::string(feature.effect)};
