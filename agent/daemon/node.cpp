@@ -53,7 +53,8 @@ void Node::read_config()
             on_health(std::nullopt);
             return use_config(*std::move(conf));
         }
-        if (conf.error().code == EINVAL) return on_fatal_(conf.error());
+        // With a key in etcd flannel waits for a better one; a file is part of how the agent was started.
+        if (conf.error().code == EINVAL && settings_.store_kind != StoreKind::etcd) return on_fatal_(conf.error());
         on_health(conf.error());
         config_timer_.once(milliseconds{1000}, [this] { read_config(); });
     });
@@ -216,8 +217,8 @@ void Node::on_own_lease(Lease lease)
 void Node::on_health(std::optional<Error> trouble)
 {
     if (trouble && (!store_trouble_ || store_trouble_->what != trouble->what))
-        log::warn("store does not answer, leases stay as they are", *trouble, {{"store", store_->describe()}});
-    if (!trouble && store_trouble_) log::info("store answers again", {{"store", store_->describe()}});
+        log::warn("store trouble, leases stay as they are", *trouble, {{"store", store_->describe()}});
+    if (!trouble && store_trouble_) log::info("store is well again", {{"store", store_->describe()}});
     store_trouble_ = std::move(trouble);
 }
 

@@ -196,7 +196,7 @@ stopped() { # for DOWN seconds; what changes is compacted before a node hears of
 	sleep "$DOWN"
 	check "stopped for $DOWN s: node-a is ready" status_is node-a .ready
 	check "stopped: its peers are there" before_is_seen 210
-	check "stopped: its log is short" test "$(grep -c 'store does not answer' "$(node_dir node-a)/log")" -lt 20
+	check "stopped: its log is short" test "$(grep -c 'store trouble' "$(node_dir node-a)/log")" -lt 20
 	cut_off node-a
 	cut_off node-b
 	start_etcd
@@ -272,8 +272,10 @@ for node in node-a r1 r2 r3; do node_add $node --segment 1; done
 node_add node-b --segment 2
 peers_at router 192.0.2.1
 start_etcd
-change config "$CONFIG"
+change config '{"Network": 7}'
 etcd_agent node-a
+check "a config that cannot be used is named" wait_until "$(scaled 10)" status_is node-a '.store.error | contains("Network 7")'
+change config "$CONFIG"
 wait_ready node-a
 etcd_backup "$LAB_DIR/early.db"
 etcd_agent node-b
