@@ -6,7 +6,7 @@
 #
 # INTEROP_FLAGS: more flags of tw-interop-diff.
 # TWILL_FULL=1: a million random packets of a new seed instead of 10,000 of seed 1. INTEROP_SEED=N: those of seed N.
-# INTEROP_PACKETS=N: N of them.
+# INTEROP_PACKETS=N: N of them. INTEROP_TABLE=no: those only. INTEROP_PHASES="off:pass on:drop": with these only.
 . "$(dirname "$0")/../netns/lib.sh"
 . "$(dirname "$0")/flannel.sh"
 . "$(dirname "$0")/worlds.sh"
@@ -19,6 +19,7 @@ done
 
 SEED=${INTEROP_SEED:-$([[ ${TWILL_FULL:-} ]] && date +%s || echo 1)}
 PACKETS=${INTEROP_PACKETS:-$([[ ${TWILL_FULL:-} ]] && echo 1000000 || echo 10000)}
+read -ra PHASES <<<"${INTEROP_PHASES:-off:pass off:drop on:pass on:drop}"
 LAB_NET_CONF='{
   "Network": "10.42.0.0/16", "SubnetLen": 24,
   "EnableIPv6": true, "IPv6Network": "fd00:42::/48", "IPv6SubnetLen": 64,
@@ -34,8 +35,9 @@ phase() {
 		world_invalid "$world" "$2"
 	done
 	[[ $1 == off ]] || flags+=(--offload)
+	[[ ${INTEROP_TABLE:-} == no ]] || flags+=(--table)
 	bench_exec "$DIFF" --lab "$LAB_NAME" --pins "$LAB_PINS" --title "offload $1, invalid $2" "${flags[@]}" \
-		--table --packets $((PACKETS / 4)) --seed $((SEED + PHASE)) | tee -a "$LAB_DIR/.lab/out" || FAILURES=$((FAILURES + 1))
+		--packets $((PACKETS / ${#PHASES[@]})) --seed $((SEED + PHASE)) | tee -a "$LAB_DIR/.lab/out" || FAILURES=$((FAILURES + 1))
 	PHASE=$((PHASE + 1))
 }
 
@@ -48,9 +50,7 @@ world_twill tb b
 world_kernel kb b
 echo "seed $SEED"
 PHASE=0
-for offload in off on; do
-	for invalid in pass drop; do phase "$offload" "$invalid"; done
-done
+for phase in "${PHASES[@]}"; do phase "${phase%:*}" "${phase#*:}"; done
 awk '/ packets compared, / {
 		line = $0; sub(/.*: /, "", line)
 		for (i = 1; i <= NF; i++) { if ($(i + 1) == "packets" && $(i + 2) == "compared,") packets += $i; if ($(i + 1) == "differ;") differ += $i }

@@ -75,12 +75,16 @@ unsigned possible_switches()
 }
 
 /// The run of every day: everything on, everything off and each switch off alone; the other modes with everything on.
-/// Under emulation the single families have everything on only.
+/// Under emulation only what is possible and what the agent may be told: each mode, a single family, no vxlan device.
 bool is_in_short_run(Families families, tw_anti_spoof mode, unsigned switches, unsigned possible)
 {
     const unsigned off = possible & ~switches;
     static const bool emulated = std::getenv("TWILL_VM") != nullptr;
-    if (emulated && families != Families::dual) return mode == TW_SPOOF_LOOSE && off == 0;
+    constexpr unsigned kVxlanDevice = 1U << 3;
+    if (emulated) {
+        if (families != Families::dual) return mode == TW_SPOOF_LOOSE && off == 0;
+        return off == 0 || (mode == TW_SPOOF_LOOSE && (off == kVxlanDevice || switches == 0));
+    }
     const bool one_at_most = (off & (off - 1)) == 0;
     return mode == TW_SPOOF_LOOSE ? one_at_most || switches == 0 : off == 0;
 }
@@ -130,6 +134,10 @@ TEST_CASE("verifier: every program loads with every switch, within the instructi
     for (const auto& [program, size] : most)
         fmt::print("  {:<16} {:>6} instructions walked, {:>5} long  ({})\n", to_string(program), size.walked,
                    size.translated, size.config);
+    // For vagrant/kernels-doc.
+    for (const auto& [program, size] : most)
+        fmt::print("VERIFIED {} walked={} long={} configurations={}\n", to_string(program), size.walked,
+                   size.translated, loaded);
     CHECK(loaded > 0);
 }
 
