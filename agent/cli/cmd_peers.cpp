@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <cerrno>
+#include <optional>
 #include <utility>
 
 #include "agent/cli/abi_text.hpp"
@@ -12,8 +14,11 @@ namespace {
 
 struct Row {
     Cidr pods;
-    tw_peer peer{};
-    tw_peer_stats stats{};
+    std::string node, mode, nexthop, vtep_mac;
+    std::uint32_t ifindex = 0;
+    unsigned mtu = 0;
+    bool zero_csum6 = false;
+    std::optional<tw_peer_stats> stats; ///< nullopt: the kernel overlay counts nothing for a peer
 };
 
 const char* path_of(const tw_peer& peer) { return peer.mode == TW_MODE_DIRECT ? "direct" : "vxlan"; }
@@ -35,20 +40,60 @@ Result<> read(const Env& env, const std::string& map, std::vector<Row>& rows)
         TWILL_TRY_AS(pods, cidr_of<Key>(entry.key));
         TWILL_TRY_AS(peer, as<tw_peer>(entry.value));
         TWILL_TRY_AS(slots, env.maps.lookup("tw_peer_stats", bytes_of(peer.stats)));
-        rows.push_back({pods, peer, slots ? sum_over_cpus<tw_peer_stats>(*slots) : tw_peer_stats{}});
+        Row row;
+        row.pods = pods;
+        row.node = ip_of(peer.node).to_string();
+        row.mode = path_of(peer);
+        row.nexthop = ip_of(peer.nexthop).to_string();
+        row.vtep_mac = mac_of(peer.vtep_mac).to_string();
+        row.ifindex = peer.wire;
+        row.mtu = peer.mtu;
+        row.zero_csum6 = peer.zero_csum6 != 0;
+        row.stats = slots ? sum_over_cpus<tw_peer_stats>(*slots) : tw_peer_stats{};
+        rows.push_back(std::move(row));
     }
     return Ok{};
 }
 
-Result<std::vector<Row>> read_all(const Env& env)
+/// As the agent tells them: a node on the kernel overlay has no maps.
+Result<std::vector<Row>> ask(const Env& env)
+{
+    TWILL_TRY_AS(list, ask_items(env, "/v1/peers"));
+    std::vector<Row> rows;
+    for (const auto& item : list) {
+        TWILL_TRY_AS(pods, Cidr::parse(item.text("pods")));
+        Row row;
+        row.pods = pods;
+        row.node = item.text("node");
+        row.mode = item.text("mode");
+        row.nexthop = item.text("nexthop");
+        row.vtep_mac = item.text("vtep_mac");
+        row.ifindex = item.number("ifindex");
+        row.mtu = item.number("mtu");
+        row.zero_csum6 = item.flag("zero_csum6");
+        rows.push_back(std::move(row));
+    }
+    return rows;
+}
+
+Result<std::vector<Row>> read_maps(const Env& env)
 {
     std::vector<Row> rows;
     TWILL_TRY(read<tw_cidr_v4>(env, "tw_peers_v4", rows));
     TWILL_TRY(read<tw_cidr_v4>(env, "tw_peers_lpm4", rows));
     TWILL_TRY(read<tw_cidr_v6>(env, "tw_peers_v6", rows));
     TWILL_TRY(read<tw_cidr_v6>(env, "tw_peers_lpm6", rows));
+    return rows;
+}
+
+Result<std::vector<Row>> read_all(const Env& env)
+{
+    auto rows = read_maps(env);
+    if (!rows && rows.error().code == ENOENT)
+        if (auto asked = ask(env)) rows = std::move(asked);
+    if (!rows) return rows;
     // IPv4 first: as bytes an IPv4-mapped address sorts among the IPv6 ones.
-    std::ranges::sort(rows, [](const Row& a, const Row& b) {
+    std::ranges::sort(*rows, [](const Row& a, const Row& b) {
         return std::pair(a.pods.family(), a.pods) < std::pair(b.pods.family(), b.pods);
     });
     return rows;
@@ -56,19 +101,20 @@ Result<std::vector<Row>> read_all(const Env& env)
 
 Json to_json(const Env& env, const Row& row)
 {
+    const auto count = [&](auto member) { return row.stats ? Json((*row.stats).*member) : Json(nullptr); };
     return {{"pods", row.pods.to_string()},
-            {"node", ip_of(row.peer.node).to_string()},
-            {"mode", path_of(row.peer)},
-            {"nexthop", ip_of(row.peer.nexthop).to_string()},
-            {"ifindex", row.peer.wire},
-            {"interface", env.machine.interface_name(row.peer.wire)},
-            {"mtu", row.peer.mtu},
-            {"vtep_mac", mac_of(row.peer.vtep_mac).to_string()},
-            {"zero_csum6", row.peer.zero_csum6 != 0},
-            {"tx_packets", row.stats.tx_packets},
-            {"tx_bytes", row.stats.tx_bytes},
-            {"rx_packets", row.stats.rx_packets},
-            {"rx_bytes", row.stats.rx_bytes}};
+            {"node", row.node},
+            {"mode", row.mode},
+            {"nexthop", row.nexthop},
+            {"ifindex", row.ifindex},
+            {"interface", env.machine.interface_name(row.ifindex)},
+            {"mtu", row.mtu},
+            {"vtep_mac", row.vtep_mac},
+            {"zero_csum6", row.zero_csum6},
+            {"tx_packets", count(&tw_peer_stats::tx_packets)},
+            {"tx_bytes", count(&tw_peer_stats::tx_bytes)},
+            {"rx_packets", count(&tw_peer_stats::rx_packets)},
+            {"rx_bytes", count(&tw_peer_stats::rx_bytes)}};
 }
 
 } // namespace
@@ -95,12 +141,12 @@ Exit cmd_peers(const Env& env)
                  {"TX-BYTES", right},
                  {"RX-PACKETS", right},
                  {"RX-BYTES", right}});
-    for (const auto& [pods, peer, stats] : *rows) {
-        const Mac mac = mac_of(peer.vtep_mac);
-        table.add({pods.to_string(), ip_of(peer.node).to_string(), path_of(peer), ip_of(peer.nexthop).to_string(),
-                   show_interface(env, peer.wire), std::to_string(peer.mtu), mac.is_zero() ? "" : mac.to_string(),
-                   std::to_string(stats.tx_packets), std::to_string(stats.tx_bytes), std::to_string(stats.rx_packets),
-                   std::to_string(stats.rx_bytes)});
+    for (const auto& row : *rows) {
+        const auto count = [&](auto member) { return row.stats ? std::to_string((*row.stats).*member) : "-"; };
+        table.add({row.pods.to_string(), row.node, row.mode, row.nexthop, show_interface(env, row.ifindex),
+                   std::to_string(row.mtu), row.vtep_mac == Mac{}.to_string() ? "" : row.vtep_mac,
+                   count(&tw_peer_stats::tx_packets), count(&tw_peer_stats::tx_bytes),
+                   count(&tw_peer_stats::rx_packets), count(&tw_peer_stats::rx_bytes)});
     }
     table.print(env.out, !env.options.no_headers);
     return Exit::ok;

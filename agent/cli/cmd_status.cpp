@@ -79,6 +79,9 @@ void print_data_plane(const Env& env, const Json& s)
     line(env, "overlay",
          text(overlay, "name") + " (" + text(overlay, "ifindex") + ")  " + text(overlay, "kind") + "  " +
              text(overlay, "mac"));
+    const Json& plane = member(s, "data_plane");
+    if (!text(plane, "kind").empty())
+        line(env, "data plane", text(plane, "kind") + (text(plane, "why").empty() ? "" : "  " + text(plane, "why")));
     const Json& fast = member(s, "fast_path");
     const std::string why = text(fast, "why");
     line(env, "fast path",
@@ -123,8 +126,11 @@ Exit health(const Json& s)
 {
     if (!flag(s, "ready")) return Exit::failure;
     const Json& bad = member(s, "bad_leases");
-    const bool is_degraded = !flag(member(s, "store"), "healthy") || number(member(s, "peers"), "pending") > 0 ||
-                             (bad.is_array() && !bad.empty());
+    // Asked for, the kernel overlay is as it should be.
+    const bool lacks_programs =
+        text(member(s, "data_plane"), "kind") == "kernel overlay" && text(member(s, "fast_path"), "mode") != "off";
+    const bool is_degraded = lacks_programs || !flag(member(s, "store"), "healthy") ||
+                             number(member(s, "peers"), "pending") > 0 || (bad.is_array() && !bad.empty());
     return is_degraded ? Exit::degraded : Exit::ok;
 }
 

@@ -34,4 +34,37 @@ Json items(Json list)
     return {{"items", std::move(list)}};
 }
 
+std::string Item::text(const char* key) const
+{
+    const auto found = object_.find(key);
+    return found != object_.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+std::uint32_t Item::number(const char* key) const
+{
+    const auto found = object_.find(key);
+    return found != object_.end() && found->is_number_unsigned() ? found->get<std::uint32_t>() : 0;
+}
+
+bool Item::flag(const char* key) const
+{
+    const auto found = object_.find(key);
+    return found != object_.end() && found->is_boolean() && found->get<bool>();
+}
+
+Result<std::vector<Item>> ask_items(const Env& env, const std::string& path)
+{
+    TWILL_TRY_AS(reply, env.api("GET", path));
+    const auto body = Json::parse(reply.body, nullptr, false);
+    const Error strange{EPROTO, "the agent's answer to " + path + " is no list"};
+    if (!reply.is_success() || !body.is_object() || !body.contains("items") || !body["items"].is_array())
+        return strange;
+    std::vector<Item> list;
+    for (const auto& item : body["items"]) {
+        if (!item.is_object()) return strange;
+        list.emplace_back(item);
+    }
+    return list;
+}
+
 } // namespace twill::cli

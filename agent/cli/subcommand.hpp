@@ -97,5 +97,18 @@ void print_json(const Env& env, const Json& value);
 std::string show_interface(const Env& env, std::uint32_t ifindex);
 /// {"items": [...]}.
 Json items(Json list);
+/// One object of such a list as the agent tells it. Members of another type than asked for, or absent, read as empty.
+class Item {
+public:
+    explicit Item(Json object) : object_(std::move(object)) {}
+    std::string text(const char* key) const;
+    std::uint32_t number(const char* key) const;
+    bool flag(const char* key) const;
+
+private:
+    Json object_;
+};
+/// EPROTO: it answered something else.
+Result<std::vector<Item>> ask_items(const Env& env, const std::string& path);
 
 } // namespace twill::cli

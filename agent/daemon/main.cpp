@@ -42,6 +42,8 @@ void serve(ApiServer& api, Node& node, Loop& loop)
 {
     serve_health(api, node);
     api.route("GET", "/v1/status", [&node](const Request&) { return Response::json(to_json(node.status())); });
+    api.route("GET", "/v1/peers", [&node](const Request&) { return Response::json(to_json(node.peers())); });
+    api.route("GET", "/v1/endpoints", [&node](const Request&) { return Response::json(to_json(node.endpoints())); });
     api.route("POST", "/v1/detach", [&node, &loop](const Request&) {
         const auto done = node.detach();
         auto response = done ? Response::json(R"({"detached":true})") : Response::problem(500, done.error().what);

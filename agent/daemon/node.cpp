@@ -29,7 +29,7 @@ Node::Node(Loop& loop, const Clock& clock, Flags flags, Settings settings, std::
     : loop_(loop), clock_(clock), flags_(std::move(flags)), settings_(std::move(settings)), store_(std::move(store)),
       on_fatal_(std::move(on_fatal)), started_(clock.wall()), leases_(kLinger), pins_(settings_.bpf_root),
       trouble_limit_(milliseconds{10'000}), retry_delay_(kRetryMin), config_timer_(loop), pass_timer_(loop),
-      retry_timer_(loop), reconcile_timer_(loop), tick_timer_(loop), linger_timer_(loop)
+      retry_timer_(loop), reconcile_timer_(loop), tick_timer_(loop), linger_timer_(loop), programs_timer_(loop)
 {}
 
 Node::~Node() = default;
@@ -88,7 +88,15 @@ Result<> Node::prepare(NetConf conf, const PerFamily<std::optional<Ip>>& public_
         if (public_ip[family]) settings_.iface.public_ip[family] = public_ip[family];
     conf_ = std::move(conf);
     if (conf_->learning) log::info("Backend.Learning has no effect: twill learns no MAC from packets");
-    TWILL_TRY(choose_features());
+    programs_due_ = settings_.fast_path != FastPath::off;
+    if (!programs_due_) no_programs_ = Error{0, "-fast-path=off"};
+    if (programs_due_ && conf_->backend != Backend::alloc) {
+        // Where nothing can be loaded the kernel overlay serves, and says why.
+        if (auto done = choose_features(); done)
+            TWILL_TRY(check_features());
+        else if (settings_.fast_path == FastPath::required)
+            return done;
+    }
     TWILL_TRY(refresh_wire());
     HostLocal::Listener& listener = *this;
     host_local_ = std::make_unique<HostLocal>(loop_, settings_.cni_state_dir, listener);
@@ -97,19 +105,26 @@ Result<> Node::prepare(NetConf conf, const PerFamily<std::optional<Ip>>& public_
 
 Result<> Node::choose_features()
 {
-    if (conf_->backend == Backend::alloc) return Ok{};
     TWILL_TRY_AS(found, probe_features());
+    probed_ = found;
     features_ = found;
     for (const auto& feature : kFeatures) {
+        if (settings_.feature(feature.name) == FeatureSetting::off) features_.*feature.on = false;
+        if (!(found.*feature.on)) log::info("feature missing", {{"feature", feature.name}, {"effect", feature.effect}});
+    }
+    return Ok{};
+}
+
+/// What was asked for by name must be there.
+Result<> Node::check_features() const
+{
+    for (const auto& feature : kFeatures) {
         const auto setting = settings_.feature(feature.name);
-        const bool there = found.*feature.on;
-        if (setting == FeatureSetting::off) features_.*feature.on = false;
-        const bool wanted = setting == FeatureSetting::on ||
-                            (settings_.fast_path == FastPath::required && feature.is_demanded());
-        if (wanted && !there)
+        const bool wanted =
+            setting == FeatureSetting::on || (settings_.fast_path == FastPath::required && feature.is_demanded());
+        if (wanted && !((*probed_).*feature.on))
             return Error{ENOTSUP, "feature " + std::string(feature.name) +
                                       " is required, this kernel does not have it: " + std::string(feature.effect)};
-        if (!there) log::info("feature missing", {{"feature", feature.name}, {"effect", feature.effect}});
     }
     return Ok{};
 }
@@ -237,6 +252,8 @@ void Node::on_link(const nl::Link& link, bool gone)
     if (!changed) return;
     mark(&Stale::endpoints);
     if (link.index == overlay_ || link.name == settings_.overlay_name) mark(&Stale::device);
+    // Routes go with the link without a word of their own.
+    if (link.index == overlay_ || wires_.contains(link.index)) mark(&Stale::kernel);
     if (link.index == wire_.wire.index || link.name == wire_.wire.name) mark(&Stale::wire);
     if (wires_.contains(link.index)) mark(&Stale::routes);
 }
@@ -245,7 +262,9 @@ void Node::on_address(const nl::Address& address, bool gone)
 {
     discovery_.on_address(address, gone);
     mark(&Stale::endpoints);
+    if (gone) store_->lose_address(address.ip);
     if (address.ifindex == overlay_) mark(&Stale::device);
+    if (gone && (address.ifindex == overlay_ || wires_.contains(address.ifindex))) mark(&Stale::kernel);
     // Addresses elsewhere decide only what -iface and -public-ip name by address.
     const auto is_named = [&](const auto& name) { return name == address.ip.to_string(); };
     const auto& names = settings_.iface.names;
@@ -258,6 +277,8 @@ void Node::on_route(const nl::Route& route, bool gone)
 {
     discovery_.on_route(route, gone);
     mark(&Stale::endpoints);
+    if (kernel_ && kernel_->disturbs(route, gone)) mark(&Stale::kernel);
+    if (route.protocol == kPeerRouteProtocol) return;
     if (route.protocol == kRouteProtocol || route.ifindex == overlay_) {
         if (gone) mark(&Stale::device);
         return;
@@ -274,6 +295,7 @@ void Node::on_neighbour(const nl::Neighbour& neighbour, bool gone)
 {
     if (discovery_.on_neighbour(neighbour, gone)) mark(&Stale::endpoints);
     if (neighbour.ifindex == overlay_ && gone) mark(&Stale::device);
+    if (kernel_ && kernel_->disturbs(neighbour, gone)) mark(&Stale::kernel);
 }
 
 void Node::on_fdb(const nl::FdbEntry& entry, bool gone)
@@ -332,7 +354,7 @@ Result<> Node::work()
         note(done);
     };
     try_to(&Stale::everything, [&]() -> Result<> {
-        stale_.wire = stale_.device = stale_.routes = stale_.peers = stale_.endpoints = true;
+        stale_.wire = stale_.device = stale_.routes = stale_.peers = stale_.endpoints = stale_.kernel = true;
         return is_up_ ? load_kernel() : Result<>(Ok{});
     });
     try_to(&Stale::wire, [&]() -> Result<> {
@@ -347,6 +369,7 @@ Result<> Node::work()
     if (!is_up_) stale_.device = true;
     try_to(&Stale::device, [&] { return bring_up(); });
     if (!is_up_) return *trouble;
+    try_to(&Stale::kernel, [&] { return kernel_reconciler_ ? kernel_reconciler_->adopt() : Result<>(Ok{}); });
     try_to(&Stale::qdiscs, [&]() -> Result<> {
         TWILL_TRY_AS(qdiscs, nl::qdiscs(*socket_));
         discovery_.set_qdiscs(qdiscs);
@@ -357,18 +380,30 @@ Result<> Node::work()
     discovery_.settle();
     if (may_refresh_routes()) try_to(&Stale::routes, [&] { return refresh_routes(true); });
     try_to(&Stale::peers, [&] { return refresh_routes(false); });
-    if (reconciler_) {
-        if (std::exchange(stale_.endpoints, false)) reconciler_->set_endpoints(endpoints_.desired());
-        if (const auto again = reconciler_->run()) reconcile_timer_.once(*again, [this] { mark(&Stale::endpoints); });
-        const auto complete = sync_attachments();
-        if (!complete) note(complete.error());
-        if (complete && !*complete) mark(&Stale::endpoints);
-        if (!is_swept_) return trouble ? Result<>(*trouble) : Result<>(Ok{}); // the first round is not over
+    if (conf_->backend != Backend::alloc) {
+        reconcile();
+        note(carry());
+        // Either the first round is not over, or the other data plane has to be brought up.
+        if (!carrier()) return trouble ? Result<>(*trouble) : Result<>(Ok{});
     }
     const auto written = write_env();
     note(written);
     if (written && !ready_) become_ready();
     return trouble ? Result<>(*trouble) : Result<>(Ok{});
+}
+
+/// Writes what differs, to the data plane that carries and to the one that is about to.
+void Node::reconcile()
+{
+    const bool has_endpoints = std::exchange(stale_.endpoints, false);
+    std::optional<milliseconds> again;
+    for (auto* one : {kernel_reconciler_.get(), reconciler_.get()}) {
+        if (one == nullptr) continue;
+        if (has_endpoints) one->set_endpoints(endpoints_.desired());
+        const auto next = one->run();
+        if (next && (!again || *next < *again)) again = next;
+    }
+    if (again) reconcile_timer_.once(*again, [this] { mark(&Stale::endpoints); });
 }
 
 void Node::become_ready()
@@ -416,6 +451,7 @@ Result<> Node::detach()
     reconcile_timer_.stop();
     tick_timer_.stop();
     linger_timer_.stop();
+    programs_timer_.stop();
     monitor_.reset();
     events_.reset();
     return tear_down(settings_.bpf_root, settings_.overlay_name);

@@ -17,6 +17,7 @@
 #include "agent/dataplane/bpf_dataplane.hpp"
 #include "agent/dataplane/cfg.hpp"
 #include "agent/dataplane/event_reader.hpp"
+#include "agent/dataplane/kernel_overlay.hpp"
 #include "agent/dataplane/programs.hpp"
 #include "agent/loop/loop.hpp"
 #include "agent/nl/monitor.hpp"
@@ -46,6 +47,9 @@ public:
     void start();
     bool is_ready() const { return ready_; }
     Status status() const;
+    /// What the data plane that carries is known to hold.
+    Peers peers() const { return carrier() ? carrier()->programmed_peers() : Peers{}; }
+    Endpoints endpoints() const { return carrier() ? carrier()->programmed_endpoints() : Endpoints{}; }
     /// Takes the data plane away for good; the process should end then.
     Result<> detach();
 
@@ -68,6 +72,10 @@ private:
     void on_owner(const Ip& ip, const Owner& owner) override;
     void on_owner_gone(const Ip& ip) override;
 
+    /// How long the kernel overlay carries before the programs are tried again, doubling.
+    static constexpr std::chrono::milliseconds kProgramsRetryMin{30'000};
+    static constexpr std::chrono::milliseconds kProgramsRetryMax{600'000};
+
     /// What a pass has to look at again.
     struct Stale {
         bool everything = false; ///< re-read the kernel
@@ -77,7 +85,7 @@ private:
         bool peers = false;
         bool qdiscs = false;
         bool endpoints = false;
-        bool any() const { return everything || wire || device || routes || peers || qdiscs || endpoints; }
+        bool kernel = false; ///< what the kernel overlay wrote
     };
 
     // node.cpp: start and passes
@@ -86,6 +94,7 @@ private:
     /// `public_ip`: as the store has them for this node.
     Result<> prepare(NetConf conf, const PerFamily<std::optional<Ip>>& public_ip);
     Result<> choose_features();
+    Result<> check_features() const;
     void choose_mac(const std::function<void()>& then);
     LeaseRequest lease_request() const;
     void publish();
@@ -93,6 +102,7 @@ private:
     void tell_bad();
     void pass();
     Result<> work();
+    void reconcile();
     void become_ready();
     void retry(const Error& error);
     void tick();
@@ -100,6 +110,7 @@ private:
 
     // node_plane.cpp: device, programs, attachments, subnet.env
     Result<> bring_up();
+    Result<> bring_up_programs();
     Result<> load_kernel();
     OverlaySpec overlay_spec() const;
     CfgInput cfg_input() const;
@@ -116,6 +127,21 @@ private:
     /// Does a netfilter rule now stand between pods (-fast-path=auto)? True when the answer changed.
     bool refresh_filter();
     Result<> write_env();
+
+    // node_kernel.cpp: which data plane carries, and the one without programs
+    /// The reconciler of the data plane that carries; nullptr: none does yet.
+    const Reconciler* carrier() const;
+    /// One step towards packets: hooks, and the end of the data plane that does not carry.
+    Result<> carry();
+    /// They carry nothing yet, and something of them cannot be had: the kernel overlay serves until it can.
+    Result<> without_programs(const Error& why);
+    KernelOverlaySpec kernel_spec() const;
+    Result<> bring_up_kernel();
+    /// What programs of an earlier run are there goes, now that the kernel carries.
+    Result<> end_programs();
+    void forget_connections() const;
+    /// The reverse: all hooks run our programs.
+    Result<> end_kernel();
 
     // node_wire.cpp: wire and routes to peers
     Result<IfaceView> iface_view();
@@ -141,6 +167,7 @@ private:
     std::optional<NetConf> conf_;
     WireChoice wire_;
     PerFamily<std::optional<Ip>> node_ip_; ///< own addresses on the wire
+    std::optional<KernelFeatures> probed_; ///< nullopt: not known, as without a right to load programs
     KernelFeatures features_;              ///< what there is and is not switched off
     Mac vtep_mac_;                         ///< of the overlay device
     Mac vtep_mac6_;                        ///< as published for IPv6: the same but on a node that was flannel's
@@ -158,6 +185,11 @@ private:
     std::unique_ptr<BpfDataplane> dataplane_;
     std::unique_ptr<Reconciler> reconciler_;
     std::unique_ptr<EventReader> events_;
+    std::unique_ptr<KernelOverlay> kernel_; ///< while it carries this node
+    std::unique_ptr<Reconciler> kernel_reconciler_;
+    std::optional<Error> no_programs_; ///< why they do not carry
+    bool programs_due_ = true;         ///< to be tried now
+    std::chrono::milliseconds programs_delay_ = kProgramsRetryMin;
     EndpointTable endpoints_;
     Discovery discovery_{endpoints_};
     std::unique_ptr<HostLocal> host_local_;
@@ -169,11 +201,14 @@ private:
     std::optional<std::string> filter_; ///< rule that keeps -fast-path=auto off
 
     Stale stale_;
-    bool is_up_ = false;    ///< device and programs are there
-    bool is_swept_ = false; ///< leftovers of an earlier run are off
+    bool is_up_ = false;        ///< device and programs are there
+    bool is_swept_ = false;     ///< programs are on every hook, leftovers of an earlier run are off
+    bool is_alone_ = false;     ///< nothing of the kernel overlay is left beside the programs
+    bool is_kernel_up_ = false; ///< the kernel overlay has had its first round
+    bool is_bare_ = false;      ///< nothing of the programs is left beside it
     bool is_preloaded_ = false; ///< programs that cannot ask conntrack have been told what it translates
     std::optional<Error> preload_trouble_;
-    bool is_sole_ = false;  ///< nothing of another map schema is left
+    bool is_sole_ = false; ///< nothing of another map schema is left
     bool ready_ = false;
     bool is_config_old_ = false; ///< the store's configuration is not the one that is used
     bool is_detached_ = false;
@@ -186,6 +221,7 @@ private:
     Timer reconcile_timer_;
     Timer tick_timer_;
     Timer linger_timer_;
+    Timer programs_timer_;
 };
 
 } // namespace twill

@@ -78,7 +78,7 @@ CfgInput Node::cfg_input() const
     input.vtep_mac = vtep_mac_;
     if (vtep_mac6_ != vtep_mac_) input.vtep_mac_old = vtep_mac6_;
     input.anti_spoof = to_abi(settings_.anti_spoof);
-    input.fast = settings_.fast_path != FastPath::off && !filter_;
+    input.fast = !filter_;
     input.vxlan_device = overlay_spec().kind == OverlayKind::vxlan;
     input.gbp = conf_->gbp;
     input.features = features_;
@@ -97,30 +97,48 @@ Result<> Node::bring_up()
             return Error{EINVAL, "wire " + wire_.wire.name + ": MTU " + std::to_string(underlay_mtu()) +
                                      " leaves no room for an overlay, want at least " +
                                      std::to_string(encap_overhead(family) + kLeastMtu)};
-    if (events_) {
-        TWILL_TRY(keep_pins());
-    } else {
-        TWILL_TRY(pins_.begin());
-    }
     TWILL_TRY_AS(overlay, ensure_overlay(*socket_, overlay_spec()));
     if (overlay != overlay_)
         log::info("overlay device is up", {{"interface", settings_.overlay_name}, {"ifindex", overlay.value}});
     overlay_ = overlay;
-    if (!is_up_) refresh_filter();
-    TWILL_TRY(load_programs());
+    if (programs_due_) {
+        auto done = bring_up_programs();
+        if (!done && is_swept_) return done; // the generation before goes on
+        if (!done) TWILL_TRY(without_programs(done.error()));
+    }
     if (!is_up_) {
-        TWILL_TRY(reconciler_->adopt());
         TWILL_TRY(load_kernel());
-        TWILL_TRY_AS(from_maps, dataplane_->read_endpoints());
+        Endpoints from_maps;
+        if (dataplane_) {
+            TWILL_TRY_AS(read, dataplane_->read_endpoints());
+            from_maps = std::move(read);
+        }
         std::vector<PodInterface> live;
         for (const auto& [ifindex, pod] : discovery_.pod_interfaces()) live.push_back(pod);
         endpoints_.restore(from_maps, live);
         host_local_->scan();
-        stale_.routes = stale_.peers = stale_.endpoints = true;
     }
+    if (!programs_due_) TWILL_TRY(bring_up_kernel());
     discovery_.set_scope(own_->pods, {overlay_, wire_.wire.index});
     stale_.endpoints = true;
     is_up_ = true;
+    return Ok{};
+}
+
+Result<> Node::bring_up_programs()
+{
+    if (events_) {
+        TWILL_TRY(keep_pins());
+        return load_programs();
+    }
+    if (!probed_) {
+        TWILL_TRY(choose_features());
+        TWILL_TRY(check_features());
+    }
+    refresh_filter();
+    TWILL_TRY(load_programs());
+    TWILL_TRY(reconciler_->adopt());
+    stale_.routes = stale_.peers = stale_.endpoints = true;
     return Ok{};
 }
 
@@ -250,6 +268,7 @@ Result<bool> Node::sync_attachments()
     constexpr unsigned kPerTurn = 8;
     const auto wanted = wanted_attachments();
     std::optional<Error> refused;
+    std::optional<Error> vital; // refused where nothing goes without it
     unsigned in_turn = 0;
     const auto attach = [&](const Attachment& where) {
         if (attachments_->current().contains(where) || attachments_->impossible().contains(where)) return true;
@@ -262,6 +281,7 @@ Result<bool> Node::sync_attachments()
         }
         // Gone between its event and now: the next event says so.
         if (!done && done.error().code != ENODEV) refused = done.error();
+        if (refused && (where.ifindex == overlay_ || where.ifindex == wire_.wire.index)) vital = refused;
         return true;
     };
     // Hooks that note flows of the stack come before those that carry them.
@@ -269,6 +289,11 @@ Result<bool> Node::sync_attachments()
         if (!egress) preload_translated();
         for (const auto& where : wanted)
             if (is_egress(where.hook) == egress && !attach(where)) return false;
+    }
+    if (!is_swept_ && vital) {
+        TWILL_TRY(without_programs(*vital));
+        mark(&Stale::device);
+        return true;
     }
     if (!is_swept_) {
         std::vector<IfIndex> interfaces;

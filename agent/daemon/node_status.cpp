@@ -65,25 +65,34 @@ Status Node::status() const
     if (overlay_ && own_)
         status.overlay = {settings_.overlay_name, overlay_.value, std::string(to_string(overlay_spec().kind)),
                           vtep_mac_.to_string()};
-    status.fast_path = {std::string(to_string(settings_.fast_path)), cfg_ && cfg_->fast != 0, filter_.value_or("")};
-    if (settings_.fast_path == FastPath::off) status.fast_path.why = "switched off";
-    for (const auto& feature : kFeatures)
-        status.features.push_back({std::string(feature.name), features_.*feature.on,
-                                   std::string(to_string(settings_.feature(feature.name))),
-                                   std::string(feature.effect)});
+    const auto* carrying = carrier();
+    if (carrying != nullptr) status.data_plane.kind = carrying == reconciler_.get() ? "programs" : "kernel overlay";
+    if (no_programs_) status.data_plane.why = no_programs_->what;
+    status.fast_path = {std::string(to_string(settings_.fast_path)), is_swept_ && cfg_ && cfg_->fast != 0,
+                        filter_.value_or("")};
+    if (settings_.fast_path == FastPath::off)
+        status.fast_path.why = "switched off";
+    else if (no_programs_)
+        status.fast_path.why = "no programs";
+    if (probed_)
+        for (const auto& feature : kFeatures)
+            status.features.push_back({std::string(feature.name), features_.*feature.on,
+                                       std::string(to_string(settings_.feature(feature.name))),
+                                       std::string(feature.effect)});
     if (attachments_)
         for (const auto& where : attachments_->current())
             status.attachments.push_back({std::string(program_name(where.hook)), where.ifindex.value,
                                           interface_name(where.ifindex), attachments_->uses_tcx() ? "tcx" : "clsact"});
     for (const auto& pending : plan_.pending)
         status.pending.push_back({pending.pods.to_string(), pending.node.to_string(), pending.why});
-    if (reconciler_) {
-        for (const auto& pending : reconciler_->pending_peers())
+    if (carrying == nullptr) carrying = reconciler_ ? reconciler_.get() : kernel_reconciler_.get();
+    if (carrying != nullptr) {
+        for (const auto& pending : carrying->pending_peers())
             status.pending.push_back({pending.pods.to_string(), pending.node.to_string(), pending.why});
-        for (const auto& pending : reconciler_->pending_endpoints())
+        for (const auto& pending : carrying->pending_endpoints())
             status.pending.push_back({pending.ip.to_string(), "", pending.why});
-        status.peers.programmed = reconciler_->programmed_peers().size();
-        status.endpoints = reconciler_->programmed_endpoints().size();
+        status.peers.programmed = carrying->programmed_peers().size();
+        status.endpoints = carrying->programmed_endpoints().size();
     }
     status.peers.pending = status.pending.size();
     for (const auto& bad : leases_.bad()) status.bad_leases.push_back({bad.key, bad.why});
@@ -107,6 +116,9 @@ Status Node::status() const
         status.warnings.emplace_back(
             "no vxlan device (overlay veth): outer fragments, UDP super-packets that come by VXLAN and "
             "what the programs cannot encapsulate are lost (no_device); NICs do not parse VXLAN");
+    if (kernel_ && conf_->network.v6 && vtep_mac6_ != vtep_mac_)
+        status.warnings.push_back("the kernel overlay does not take what comes for the IPv6 VtepMAC " +
+                                  vtep_mac6_.to_string() + ": the device has " + vtep_mac_.to_string());
     if (settings_.ip_masq) status.warnings.emplace_back("masquerade: not available");
     for (const auto& other : pins_.other_schemas())
         status.warnings.push_back("pins of another version: " + pins_.root() + "/" + other);

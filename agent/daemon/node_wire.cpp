@@ -109,7 +109,7 @@ bool Node::may_refresh_routes()
 
 Result<> Node::refresh_routes(bool all)
 {
-    if (!reconciler_) return Ok{};
+    if (!reconciler_ && !kernel_reconciler_) return Ok{};
     std::optional<Error> trouble;
     auto before = std::move(underlay_.routes);
     underlay_.routes.clear();
@@ -130,7 +130,8 @@ Result<> Node::refresh_routes(bool all)
     plan_ = plan_peers(leases_, underlay_, peer_settings());
     wires_ = {wire_.wire.index};
     for (const auto& [pods, peer] : plan_.peers) wires_.insert(peer.wire);
-    reconciler_->set_peers(plan_.peers);
+    for (auto* one : {kernel_reconciler_.get(), reconciler_.get()})
+        if (one != nullptr) one->set_peers(plan_.peers);
     if (trouble) return *trouble;
     return Ok{};
 }

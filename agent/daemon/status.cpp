@@ -54,6 +54,7 @@ std::string to_json(const Status& s)
     });
     out["overlay"] = Json{
         {"name", s.overlay.name}, {"ifindex", s.overlay.ifindex}, {"kind", s.overlay.kind}, {"mac", s.overlay.mac}};
+    out["data_plane"] = Json{{"kind", s.data_plane.kind}, {"why", s.data_plane.why}};
     out["fast_path"] = Json{{"mode", s.fast_path.mode}, {"on", s.fast_path.on}, {"why", s.fast_path.why}};
     out["features"] = list(s.features, [](const Status::Feature& feature) {
         return Json{
@@ -79,6 +80,33 @@ std::string to_json(const Status& s)
     });
     out["warnings"] = s.warnings;
     return out.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string to_json(const Peers& peers)
+{
+    Json items = Json::array();
+    for (const auto& [pods, peer] : peers)
+        items.push_back(Json{{"pods", pods.to_string()},
+                             {"node", peer.node.to_string()},
+                             {"mode", to_string(peer.mode)},
+                             {"nexthop", peer.nexthop.to_string()},
+                             {"ifindex", peer.wire.value},
+                             {"mtu", peer.mtu},
+                             {"vtep_mac", peer.vtep_mac.to_string()},
+                             {"zero_csum6", peer.zero_csum6}});
+    return Json{{"items", items}}.dump();
+}
+
+std::string to_json(const Endpoints& endpoints)
+{
+    Json items = Json::array();
+    for (const auto& [ip, endpoint] : endpoints)
+        items.push_back(Json{{"ip", ip.to_string()},
+                             {"ifindex", endpoint.ifindex.value},
+                             {"mac", endpoint.mac.to_string()},
+                             {"host_mac", endpoint.host_mac.to_string()},
+                             {"shaped", endpoint.shaped}});
+    return Json{{"items", items}}.dump();
 }
 
 } // namespace twill

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "agent/dataplane/dataplane.hpp"
 #include "twill/clock.hpp"
 
 namespace twill {
@@ -35,6 +36,10 @@ struct Status {
         int ifindex = 0;
         std::string kind;
         std::string mac;
+    };
+    struct DataPlane {
+        std::string kind; ///< "programs", "kernel overlay", or "" while neither carries
+        std::string why;  ///< why it is not the programs
     };
     struct FastPath {
         std::string mode;
@@ -84,6 +89,7 @@ struct Status {
     std::vector<std::string> network;
     std::vector<Wire> wires;
     Overlay overlay;
+    DataPlane data_plane;
     FastPath fast_path;
     std::vector<Feature> features;
     std::vector<Attachment> attachments;
@@ -98,5 +104,8 @@ struct Status {
 
 /// Compact JSON in one line, keys in the order above.
 std::string to_json(const Status& status);
+/// The answers of GET /v1/peers and GET /v1/endpoints: what the data plane that carries is known to hold.
+std::string to_json(const Peers& peers);
+std::string to_json(const Endpoints& endpoints);
 
 } // namespace twill

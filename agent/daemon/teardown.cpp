@@ -10,14 +10,12 @@
 
 namespace twill {
 
-Result<> tear_down(const std::string& bpf_root, const std::string& overlay_name)
+Result<> take_programs_off(nl::Socket& socket, const PinDir& pins)
 {
     Result<> outcome = Ok{};
     const auto note = [&](const Result<>& done) {
         if (!done) outcome = done.error();
     };
-    const PinDir pins(bpf_root);
-    TWILL_TRY_AS(socket, nl::Socket::open());
     TWILL_TRY_AS(links, nl::links(socket));
     std::vector<IfIndex> interfaces;
     interfaces.reserve(links.size());
@@ -33,8 +31,18 @@ Result<> tear_down(const std::string& bpf_root, const std::string& overlay_name)
         Attachments attachments(socket, pins, owned ? *std::move(owned) : Map<unsigned, tw_owned>{}, true);
         note(attachments.sweep({}, interfaces));
     }
-    note(remove_overlay(socket, overlay_name));
-    note(pins.remove_all());
+    const bool has_pins = pins.is_filled() || !pins.list_maps().empty() || !pins.others().empty();
+    if (has_pins) note(pins.remove_all());
+    return outcome;
+}
+
+Result<> tear_down(const std::string& bpf_root, const std::string& overlay_name)
+{
+    const PinDir pins(bpf_root);
+    TWILL_TRY_AS(socket, nl::Socket::open());
+    Result<> outcome = take_programs_off(socket, pins);
+    if (auto done = remove_overlay(socket, overlay_name); !done) outcome = done;
+    if (auto done = pins.remove_all(); !done) outcome = done; // what a start that failed left
     return outcome;
 }
 

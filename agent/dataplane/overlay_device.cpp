@@ -245,6 +245,14 @@ bool same_address(const nl::Address& a, const nl::Address& b)
 
 bool same_neighbour(const nl::Neighbour& a, const nl::Neighbour& b) { return a.ifindex == b.ifindex && a.ip == b.ip; }
 
+// Neighbours inside the cluster network are KernelOverlay's.
+bool is_peer(const nl::Neighbour& neighbour, const Wanted& wanted)
+{
+    return std::any_of(wanted.routes.begin(), wanted.routes.end(), [&](const nl::Route& route) {
+        return route.type == nl::kRouteUnicast && route.dst.contains(neighbour.ip);
+    });
+}
+
 Result<> put_route(nl::Socket& socket, const nl::Route& route, const std::vector<nl::Route>& present)
 {
     if (has(present, route, same)) return Ok{};
@@ -285,7 +293,7 @@ Result<> ensure_family(nl::Socket& socket, IfIndex device, Family family, const 
             TWILL_TRY(nl::del_address(socket, address));
     for (const auto& neighbour : neighbours)
         if (neighbour.ifindex == device && neighbour.ip.family() == family && neighbour.state == kPermanent &&
-            !has(wanted.neighbours, neighbour, same_neighbour))
+            !has(wanted.neighbours, neighbour, same_neighbour) && !is_peer(neighbour, wanted))
             TWILL_TRY(nl::del_neighbour(socket, neighbour));
     return Ok{};
 }
@@ -319,7 +327,8 @@ Result<> remove_overlay(nl::Socket& socket, std::string_view name)
     for (const Family family : kFamilies) {
         TWILL_TRY_AS(routes, nl::routes(socket, family));
         for (const auto& route : routes)
-            if (route.protocol == kRouteProtocol) TWILL_TRY(nl::del_route(socket, route));
+            if (route.protocol == kRouteProtocol || route.protocol == kPeerRouteProtocol)
+                TWILL_TRY(nl::del_route(socket, route));
     }
     return Ok{};
 }

@@ -52,6 +52,30 @@ Message request()
     return message;
 }
 
+/// By the tuple of its opener, which names it.
+Message deletion(const Connection& connection)
+{
+    const Tuple& tuple = connection.original;
+    const bool is_v4 = tuple.src.is_v4();
+    Message message{NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE, 0};
+    nfgenmsg header{};
+    header.nfgen_family = is_v4 ? AF_INET : AF_INET6;
+    header.version = NFNETLINK_V0;
+    message.header(header);
+    nlattr* original = message.begin(CTA_TUPLE_ORIG | NLA_F_NESTED);
+    nlattr* ip = message.begin(CTA_TUPLE_IP | NLA_F_NESTED);
+    message.ip(is_v4 ? CTA_IP_V4_SRC : CTA_IP_V6_SRC, tuple.src);
+    message.ip(is_v4 ? CTA_IP_V4_DST : CTA_IP_V6_DST, tuple.dst);
+    message.end(ip);
+    nlattr* proto = message.begin(CTA_TUPLE_PROTO | NLA_F_NESTED);
+    message.u8(CTA_PROTO_NUM, connection.proto);
+    message.be16(CTA_PROTO_SRC_PORT, tuple.sport);
+    message.be16(CTA_PROTO_DST_PORT, tuple.dport);
+    message.end(proto);
+    message.end(original);
+    return message;
+}
+
 } // namespace
 
 Result<Connection> parse_connection(const nlmsghdr* message)
@@ -71,6 +95,17 @@ Result<std::vector<Connection>> connections(const std::function<bool(const Conne
     TWILL_TRY_AS(socket, Socket::open(NETLINK_NETFILTER));
     Message message = request();
     return read_all(socket, message, "conntrack table", parse_connection, keep);
+}
+
+Result<> forget(const std::vector<Connection>& connections)
+{
+    TWILL_TRY_AS(socket, Socket::open(NETLINK_NETFILTER));
+    for (const auto& connection : connections) {
+        Message message = deletion(connection);
+        auto done = socket.change(message, "conntrack entry");
+        if (!done && done.error().code != ENOENT) return done;
+    }
+    return Ok{};
 }
 
 bool has_conntrack()

@@ -37,6 +37,9 @@ Result<Connection> parse_connection(const nlmsghdr* message);
 /// load nf_conntrack and nf_conntrack_netlink. EINVAL, EPROTONOSUPPORT or the like: it has none.
 Result<std::vector<Connection>> connections(const std::function<bool(const Connection&)>& keep);
 
+/// Makes conntrack forget them: the next packet of each is that of a new one. Those that are gone already are fine.
+Result<> forget(const std::vector<Connection>& connections);
+
 /// Whether this namespace has connection tracking, loading it where it is a module.
 bool has_conntrack();
 

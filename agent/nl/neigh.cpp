@@ -29,6 +29,26 @@ std::string subject(const char* operation, const Neighbour& neighbour)
            std::to_string(neighbour.ifindex.value);
 }
 
+std::string subject(const char* operation, const VtepEntry& entry)
+{
+    return std::string{operation} + " " + entry.mac.to_string() + " ifindex " + std::to_string(entry.device.value) +
+           " dst " + entry.node.to_string();
+}
+
+Message vtep_request(int type, int flags, const VtepEntry& entry, bool with_node)
+{
+    ndmsg header{};
+    header.ndm_family = AF_BRIDGE;
+    header.ndm_ifindex = entry.device.value;
+    header.ndm_flags = NTF_SELF;
+    header.ndm_state = NUD_PERMANENT;
+    Message message{type, flags};
+    message.header(header);
+    message.mac(NDA_LLADDR, entry.mac);
+    if (with_node) message.ip(NDA_DST, entry.node);
+    return message;
+}
+
 } // namespace
 
 Result<Neighbour> parse_neighbour(const nlmsghdr* message)
@@ -95,6 +115,45 @@ Result<std::vector<FdbEntry>> fdb(Socket& socket)
     Message message{RTM_GETNEIGH, 0};
     message.header(header);
     return read_all(socket, message, "bridge forwarding entries", parse_fdb);
+}
+
+Result<VtepEntry> parse_vtep(const nlmsghdr* message)
+{
+    const auto* header = header_of<ndmsg>(message);
+    if (header == nullptr) return Error{EBADMSG, "fdb message: too short"};
+    const Attributes attributes{message, sizeof *header};
+    const Mac mac = attributes.mac(NDA_LLADDR);
+    const auto node = attributes.ip(NDA_DST);
+    if (header->ndm_family != AF_BRIDGE || (header->ndm_flags & NTF_SELF) == 0 ||
+        (header->ndm_state & NUD_PERMANENT) == 0 || mac.is_zero() || !node)
+        return Error{EPROTONOSUPPORT, "fdb message: not a permanent entry of a vxlan device"};
+    return VtepEntry{.device = {header->ndm_ifindex}, .mac = mac, .node = *node};
+}
+
+Result<std::vector<VtepEntry>> vteps(Socket& socket, IfIndex device)
+{
+    ndmsg header{};
+    header.ndm_family = AF_BRIDGE;
+    header.ndm_ifindex = device.value;
+    Message message{RTM_GETNEIGH, 0};
+    message.header(header);
+    // Not every kernel filters by the device.
+    return read_all(socket, message, "vxlan forwarding entries", parse_vtep,
+                    [device](const VtepEntry& entry) { return entry.device == device; });
+}
+
+Result<> put_vtep(Socket& socket, const VtepEntry& entry)
+{
+    Message message = vtep_request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, entry, true);
+    return socket.change(message, subject("put fdb entry", entry));
+}
+
+Result<> del_vtep(Socket& socket, const VtepEntry& entry)
+{
+    Message message = vtep_request(RTM_DELNEIGH, 0, entry, false);
+    auto done = socket.change(message, subject("delete fdb entry", entry));
+    if (!done && (done.error().code == ENOENT || done.error().code == ENODEV)) return Ok{};
+    return done;
 }
 
 } // namespace twill::nl

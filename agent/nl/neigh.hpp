@@ -23,4 +23,14 @@ Result<> del_neighbour(Socket& socket, const Neighbour& neighbour);
 /// Forwarding entries of all bridges.
 Result<std::vector<FdbEntry>> fdb(Socket& socket);
 
+/// One message of AF_BRIDGE about a vxlan device's own entry; EPROTONOSUPPORT for others: a bridge's, learned ones, the
+/// default entry, those without a node's address.
+Result<VtepEntry> parse_vtep(const nlmsghdr* message);
+/// Those of one device.
+Result<std::vector<VtepEntry>> vteps(Socket& socket, IfIndex device);
+/// Adds the entry, or gives the MAC another node.
+Result<> put_vtep(Socket& socket, const VtepEntry& entry);
+/// Deletes the MAC's entry, whatever node it names. Deleting what is absent succeeds.
+Result<> del_vtep(Socket& socket, const VtepEntry& entry);
+
 } // namespace twill::nl

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/nl/route.hpp"
 
+#include <endian.h>
+#include <linux/lwtunnel.h>
 #include <linux/rtnetlink.h>
 #include <sys/socket.h>
 
@@ -58,6 +60,47 @@ unsigned parse_mtu(const Attributes& attributes)
     return Attributes{attributes[RTA_METRICS]}.u32(RTAX_MTU).value_or(0);
 }
 
+// LWTUNNEL_IP6_* have the numbers of LWTUNNEL_IP_*.
+static_assert(int{LWTUNNEL_IP_ID} == int{LWTUNNEL_IP6_ID} && int{LWTUNNEL_IP_DST} == int{LWTUNNEL_IP6_DST} &&
+              int{LWTUNNEL_IP_SRC} == int{LWTUNNEL_IP6_SRC} && int{LWTUNNEL_IP_FLAGS} == int{LWTUNNEL_IP6_FLAGS});
+constexpr std::uint16_t kTunnelCsum = 0x01; // TUNNEL_CSUM of linux/if_tunnel.h, which clashes with net/if.h
+
+// Other encapsulations (mpls, seg6, ...) are none of ours.
+std::optional<Encap> parse_encap(const Attributes& attributes)
+{
+    const auto type = attributes.bytes<sizeof(std::uint16_t)>(RTA_ENCAP_TYPE);
+    if (!type) return std::nullopt;
+    std::uint16_t number = 0;
+    std::memcpy(&number, type->data(), sizeof number);
+    if (number != LWTUNNEL_ENCAP_IP && number != LWTUNNEL_ENCAP_IP6) return std::nullopt;
+    const Attributes tunnel{attributes[RTA_ENCAP]};
+    const auto dst = tunnel.ip(LWTUNNEL_IP_DST);
+    if (!dst) return std::nullopt;
+    Encap encap;
+    encap.dst = *dst;
+    encap.src = tunnel.ip(LWTUNNEL_IP_SRC);
+    if (encap.src && encap.src->is_unspecified()) encap.src.reset();
+    if (const auto id = tunnel.bytes<sizeof encap.id>(LWTUNNEL_IP_ID)) {
+        std::memcpy(&encap.id, id->data(), sizeof encap.id);
+        encap.id = be64toh(encap.id);
+    }
+    encap.csum = (tunnel.be16(LWTUNNEL_IP_FLAGS).value_or(0) & kTunnelCsum) != 0;
+    return encap;
+}
+
+void put_encap(Message& message, const Encap& encap)
+{
+    const std::uint16_t type = encap.dst.is_v4() ? LWTUNNEL_ENCAP_IP : LWTUNNEL_ENCAP_IP6;
+    const std::uint64_t id = htobe64(encap.id);
+    message.put(RTA_ENCAP_TYPE, &type, sizeof type);
+    nlattr* nest = message.begin(RTA_ENCAP);
+    message.put(LWTUNNEL_IP_ID, &id, sizeof id);
+    message.ip(LWTUNNEL_IP_DST, encap.dst);
+    if (encap.src) message.ip(LWTUNNEL_IP_SRC, *encap.src);
+    message.be16(LWTUNNEL_IP_FLAGS, encap.csum ? kTunnelCsum : 0);
+    message.end(nest);
+}
+
 Result<std::optional<RouteLookup>> parse_lookup(const nlmsghdr* message)
 {
     const auto* header = header_of<rtmsg>(message);
@@ -103,6 +146,7 @@ void put_route_body(Message& message, const Route& route)
         std::memcpy(via.data() + 2, route.gateway->network(), route.gateway->network_size());
         message.put(RTA_VIA, via.data(), 2 + route.gateway->network_size());
     }
+    if (route.encap) put_encap(message, *route.encap);
     if (route.mtu != 0) {
         nlattr* metrics = message.begin(RTA_METRICS);
         message.u32(RTAX_MTU, route.mtu);
@@ -144,6 +188,7 @@ Result<Route> parse_route(const nlmsghdr* message)
     route.protocol = header->rtm_protocol;
     route.scope = header->rtm_scope;
     route.onlink = hop.onlink;
+    route.encap = parse_encap(attributes);
     return route;
 }
 

@@ -57,6 +57,15 @@ struct Address {
     bool operator==(const Address&) const = default;
 };
 
+/// The far end of a tunnel in a route to a collect-metadata device (RTA_ENCAP of type ip or ip6, by `dst`'s family).
+struct Encap {
+    Ip dst;
+    std::optional<Ip> src; ///< nullopt: the kernel chooses by its route to `dst`
+    std::uint64_t id = 0;  ///< VXLAN's VNI
+    bool csum = false;     ///< outer UDP checksum
+    bool operator==(const Encap&) const = default;
+};
+
 /// A route with at most one next hop (multipath routes show their first).
 struct Route {
     Cidr dst; ///< default route: 0 bits
@@ -70,6 +79,7 @@ struct Route {
     std::uint8_t protocol = 0; ///< rtm_protocol
     std::uint8_t scope = 0;
     bool onlink = false; ///< RTNH_F_ONLINK
+    std::optional<Encap> encap;
     bool operator==(const Route&) const = default;
 };
 
@@ -90,6 +100,14 @@ struct FdbEntry {
     IfIndex bridge;
     bool is_local = false; ///< the port's own address (NUD_PERMANENT)
     bool operator==(const FdbEntry&) const = default;
+};
+
+/// A permanent entry of a vxlan device's own table: the node on which a VtepMAC is.
+struct VtepEntry {
+    IfIndex device;
+    Mac mac;
+    Ip node;
+    bool operator==(const VtepEntry&) const = default;
 };
 
 /// The kernel's answer to "how would you reach this address" (RTM_GETROUTE, RTM_F_LOOKUP_TABLE off).

@@ -23,5 +23,7 @@ struct Vni {
 /// rtm_protocol of every route that twill adds, so that it is known as ours after a restart without memory.
 /// Not assigned in /etc/iproute2/rt_protos.
 inline constexpr std::uint8_t kRouteProtocol = 116;
+/// The same of the routes to single peers, which only a node on the kernel overlay has.
+inline constexpr std::uint8_t kPeerRouteProtocol = 117;
 
 } // namespace twill

@@ -175,6 +175,35 @@ TEST_CASE("nl: a route reads back as it was put, is replaced and deleted")
     }
 }
 
+TEST_CASE("nl: a route to a collect-metadata device keeps the far end, and is replaced with it")
+{
+    Wired ns;
+    shell("ip link add vx type vxlan external dstport 4789; ip link set vx up");
+    const IfIndex device = (*link(ns.socket(), "vx"))->index;
+    for (const bool is_v4 : {true, false}) {
+        Route route;
+        route.dst = cidr(is_v4 ? "10.42.2.0/24" : "fd00:42:0:2::/64");
+        route.ifindex = device;
+        route.gateway = route.dst.address();
+        route.metric = is_v4 ? 0 : 1024;
+        route.protocol = kPeerRouteProtocol;
+        route.onlink = true;
+        route.encap = Encap{.dst = ip(is_v4 ? "192.0.2.7" : "2001:db8::7"), .src = {}, .id = 0x123456, .csum = false};
+        REQUIRE(put_route(ns.socket(), route));
+        CHECK(has(routes(ns.socket(), route.dst.family()), route));
+        CHECK(contains(output("ip route; ip -6 route"), is_v4 ? "encap ip id 1193046" : "encap ip6 id 1193046"));
+        route.encap->src = ip(is_v4 ? "192.0.2.1" : "2001:db8::1");
+        route.encap->csum = true;
+        REQUIRE(put_route(ns.socket(), route));
+        const auto all = routes(ns.socket(), route.dst.family());
+        CHECK(has(all, route));
+        CHECK(std::count_if(all->begin(), all->end(), [&](const Route& one) { return one.dst == route.dst; }) == 1);
+        CHECK(del_route(ns.socket(), route));
+        CHECK_FALSE(has(routes(ns.socket(), route.dst.family()), route));
+        CHECK(del_route(ns.socket(), route));
+    }
+}
+
 TEST_CASE("nl: only the main table is listed, with thousands of routes whole")
 {
     Wired ns;
@@ -248,6 +277,28 @@ TEST_CASE("nl: a bridge's entries are listed with their port, and a vxlan device
     CHECK(has(entries, {.mac = pod.mac, .port = pod.index, .bridge = bridge.index, .is_local = true}));
     CHECK(std::none_of(entries->begin(), entries->end(),
                        [](const FdbEntry& entry) { return entry.mac == mac("02:00:00:00:00:43"); }));
+}
+
+TEST_CASE("nl: a vxlan device's own entries are put, replaced and deleted; learned and default ones are not listed")
+{
+    Wired ns;
+    shell("ip link add vx type vxlan id 5 dev wire local 192.0.2.1 dstport 4789 nolearning;"
+          "ip link add other type vxlan id 6 dev wire local 192.0.2.1 dstport 4789 nolearning;"
+          "bridge fdb append 00:00:00:00:00:00 dev vx dst 192.0.2.9;"
+          "bridge fdb append 02:00:00:00:00:44 dev vx dst 192.0.2.9 dynamic;"
+          "bridge fdb append 02:00:00:00:00:45 dev other dst 192.0.2.9 permanent");
+    const IfIndex device = (*link(ns.socket(), "vx"))->index;
+    VtepEntry entry{.device = device, .mac = mac("02:00:00:00:00:43"), .node = ip("192.0.2.7")};
+    CHECK(vteps(ns.socket(), device)->empty());
+    REQUIRE(put_vtep(ns.socket(), entry));
+    entry.node = ip("192.0.2.8");
+    REQUIRE(put_vtep(ns.socket(), entry));
+    CHECK(*vteps(ns.socket(), device) == std::vector{entry});
+    CHECK(contains(output("bridge fdb show dev vx"), "02:00:00:00:00:43 dst 192.0.2.8 self permanent"));
+    entry.node = ip("192.0.2.9");
+    CHECK(del_vtep(ns.socket(), entry));
+    CHECK(vteps(ns.socket(), device)->empty());
+    CHECK(del_vtep(ns.socket(), entry));
 }
 
 TEST_CASE("nl: an interface that the bandwidth plugin shapes is seen as shaped")

@@ -14,6 +14,7 @@ TEST_CASE("status: an empty status has every key, in the documented order")
         R"("store":{"url":"","healthy":false,"error":""},)"
         R"("lease":{"key":"","pods":[],"public_ip":[],"backend":"","vtep_mac":[],"expires":""},)"
         R"("network":[],"wires":[],"overlay":{"name":"","ifindex":0,"kind":"","mac":""},)"
+        R"("data_plane":{"kind":"","why":""},)"
         R"("fast_path":{"mode":"","on":false,"why":""},"features":[],"attachments":[],)"
         R"("peers":{"programmed":0,"pending":0},"pending":[],"bad_leases":[],"endpoints":0,)"
         R"("addr_conflict":0,"conflicts":[],"warnings":[]})";

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <netinet/in.h>
+
+#include <algorithm>
+
+#include "agent/daemon/node.hpp"
+#include "agent/daemon/teardown.hpp"
+#include "agent/nl/conntrack.hpp"
+
+namespace twill {
+
+const Reconciler* Node::carrier() const
+{
+    if (is_swept_) return reconciler_.get();
+    return is_kernel_up_ ? kernel_reconciler_.get() : nullptr;
+}
+
+Result<> Node::carry()
+{
+    if (reconciler_) {
+        TWILL_TRY_AS(complete, sync_attachments());
+        if (!complete) mark(&Stale::endpoints);
+        return is_swept_ ? end_kernel() : Result<>(Ok{});
+    }
+    return kernel_reconciler_ ? end_programs() : Result<>(Ok{});
+}
+
+Result<> Node::without_programs(const Error& why)
+{
+    if (settings_.fast_path == FastPath::required) {
+        is_detached_ = true; // no pass after this one
+        on_fatal_(Error{why.code, "-fast-path=required: " + why.what});
+        return why;
+    }
+    if (!no_programs_ || no_programs_->what != why.what)
+        log::error("programs cannot carry this node, the kernel overlay does", why,
+                   {{"again_in_s", std::chrono::duration_cast<std::chrono::seconds>(programs_delay_).count()}});
+    no_programs_ = why;
+    events_.reset();
+    reconciler_.reset();
+    dataplane_.reset();
+    attachments_.reset();
+    pinned_.reset();
+    programs_.reset();
+    cfg_.reset();
+    is_bare_ = is_sole_ = is_alone_ = false;
+    programs_due_ = false;
+    programs_timer_.once(programs_delay_, [this] {
+        programs_due_ = true;
+        mark(&Stale::device);
+    });
+    programs_delay_ = std::min(programs_delay_ * 2, kProgramsRetryMax);
+    return Ok{};
+}
+
+KernelOverlaySpec Node::kernel_spec() const
+{
+    KernelOverlaySpec spec;
+    for (const auto family : kFamilies) {
+        if (!conf_->network[family] || !own_->pods[family]) continue;
+        KernelFamily part;
+        part.network = conf_->network[family]->network;
+        part.source = own_->pods[family]->address();
+        if (overlay_spec().kind == OverlayKind::vxlan)
+            part.tunnel =
+                KernelTunnel{.device = overlay_, .external = true, .vni = conf_->vni, .local = node_ip_[family]};
+        spec[family] = part;
+    }
+    return spec;
+}
+
+Result<> Node::bring_up_kernel()
+{
+    auto spec = kernel_spec();
+    if (kernel_ && kernel_->spec() == spec) return Ok{};
+    if (!kernel_) {
+        kernel_ = std::make_unique<KernelOverlay>(*socket_, spec);
+        kernel_reconciler_ = std::make_unique<Reconciler>(*kernel_, clock_);
+        log::info("the kernel overlay carries this node", {{"why", no_programs_ ? no_programs_->what : ""}});
+    }
+    kernel_->set_spec(std::move(spec));
+    stale_.routes = stale_.peers = stale_.endpoints = true;
+    return kernel_reconciler_->adopt();
+}
+
+/// Conntrack did not see what programs carried: where it knows a TCP connection from before them, its packets are out
+/// of the window now, hence invalid, and rules like kube-proxy's drop them. Forgotten, it is picked up as it is.
+void Node::forget_connections() const
+{
+    const auto is_pod = [&](const Ip& ip) {
+        const auto& network = conf_->network[ip.family()];
+        return network && network->network.contains(ip);
+    };
+    const auto known = nl::connections([&](const nl::Connection& connection) {
+        return connection.proto == IPPROTO_TCP && !connection.is_translated && is_pod(connection.original.src) &&
+               is_pod(connection.original.dst);
+    });
+    const auto done = known ? nl::forget(*known) : Result<>(known.error());
+    if (!done) log::debug("conntrack entries are left as they are", {{"error", done.error().what}});
+}
+
+Result<> Node::end_programs()
+{
+    if (is_bare_) return Ok{};
+    is_kernel_up_ = true; // whether or not what is left of the programs can be removed
+    if (pins_.is_filled()) forget_connections();
+    TWILL_TRY(take_programs_off(*socket_, pins_));
+    is_bare_ = true;
+    return Ok{};
+}
+
+Result<> Node::end_kernel()
+{
+    if (is_alone_) return Ok{};
+    // Also what an earlier run left.
+    TWILL_TRY(KernelOverlay(*socket_, kernel_spec()).clear());
+    is_alone_ = true;
+    if (kernel_) log::info("programs carry this node, the kernel overlay is taken away");
+    kernel_reconciler_.reset();
+    kernel_.reset();
+    is_kernel_up_ = false;
+    no_programs_.reset();
+    programs_delay_ = kProgramsRetryMin;
+    return Ok{};
+}
+
+} // namespace twill

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "agent/dataplane/dataplane.hpp"
+#include "agent/nl/socket.hpp"
+#include "agent/nl/types.hpp"
+#include "twill/ids.hpp"
+#include "twill/ip.hpp"
+#include "twill/result.hpp"
+
+namespace twill {
+
+/// The vxlan device through which the kernel reaches one family's peers.
+struct KernelTunnel {
+    IfIndex device;
+    /// Collect metadata: the route to a peer tells the far end. Else the device has one VNI, as flannel's, and its own
+    /// table (fdb) tells it.
+    bool external = true;
+    Vni vni;                 ///< with `external`
+    std::optional<Ip> local; ///< own outer address, with `external`
+    bool operator==(const KernelTunnel&) const = default;
+};
+
+/// One family's part.
+struct KernelFamily {
+    Cidr network; ///< the cluster's pods; peers' pod CIDRs lie in it
+    std::optional<KernelTunnel> tunnel;
+    std::optional<Ip> source; ///< of the node's own packets to pods
+    bool operator==(const KernelFamily&) const = default;
+};
+using KernelOverlaySpec = PerFamily<std::optional<KernelFamily>>;
+
+/// What the kernel needs for one peer: a route; for one behind the tunnel also a permanent neighbour that stands for
+/// all of its pods, and on a device with one VNI an entry in its table.
+struct KernelEntry {
+    nl::Route route;
+    std::optional<nl::Neighbour> neighbour;
+    std::optional<nl::VtepEntry> vtep;
+    bool operator==(const KernelEntry&) const = default;
+};
+/// Pure. ENOTSUP: the peer is behind a tunnel, and there is no device for one.
+Result<KernelEntry> kernel_entry(const Peer& peer, const KernelOverlaySpec& spec);
+
+/// Pure: what the kernel's tables hold of ours.
+struct KernelTables {
+    std::vector<nl::Route> routes;
+    std::vector<nl::Neighbour> neighbours;
+    std::vector<nl::VtepEntry> vteps;
+};
+struct KernelPeers {
+    std::map<Cidr, KernelEntry> entries; ///< by pod CIDR
+    KernelTables stale;                  ///< of ours, and no peer's
+};
+KernelPeers find_peers(const KernelTables& tables, const KernelOverlaySpec& spec);
+/// A flannel device's routes were made by flannel, with less in them: they are right as they are.
+bool is_right(const KernelEntry& have, const KernelEntry& want);
+
+/// Carries peers without programs, by the kernel's vxlan device, as flannel does: a node on which none can be loaded or
+/// none is wanted, and the device of a flannel node that was taken over.
+///
+/// API: a Dataplane. read_peers() first; again after set_spec(), or when disturbs() says that somebody else changed
+///   what is ours. A put writes what differs from what was read, so that a restart changes nothing that is right.
+///   Pods are reached by what their CNI plugin made: endpoints are only remembered.
+/// Ours: routes of protocol kPeerRouteProtocol; on a device with one VNI every route, neighbour and entry of its table
+///   that belongs to the cluster network; else permanent neighbours of the device inside that network.
+/// Order: a peer's route is put last and deleted first, so that no packet meets half an entry.
+/// Threading: control thread.
+class KernelOverlay final : public Dataplane {
+public:
+    /// `socket` must outlive it.
+    KernelOverlay(nl::Socket& socket, KernelOverlaySpec spec) : socket_(socket), spec_(std::move(spec)) {}
+
+    void set_spec(KernelOverlaySpec spec) { spec_ = std::move(spec); }
+    const KernelOverlaySpec& spec() const { return spec_; }
+
+    Result<Peers> read_peers() override;
+    Result<Endpoints> read_endpoints() override { return endpoints_; }
+    /// A route to the same pod CIDR that is somebody else's is replaced, as flannel does.
+    Result<> put_peer(const Peer& peer) override;
+    Result<> del_peer(const Cidr& pods) override;
+    Result<> put_endpoint(const Endpoint& endpoint) override;
+    Result<> del_endpoint(const Ip& ip) override;
+
+    /// Is this event news, that is, neither an own write nor somebody else's business?
+    bool disturbs(const nl::Route& route, bool gone) const;
+    bool disturbs(const nl::Neighbour& neighbour, bool gone) const;
+
+    /// Takes everything of ours away, also what an earlier run left.
+    Result<> clear();
+
+private:
+    Result<KernelTables> read_tables();
+    Result<> put_route(const nl::Route& route);
+    Result<> write(const KernelEntry& want, const KernelEntry* have);
+    /// What `old` has and `now` has not.
+    Result<> drop(const KernelEntry& old, const KernelEntry* now);
+    Result<> drop_vtep(const nl::VtepEntry& vtep);
+    void note(const Cidr& pods, KernelEntry entry);
+    void forget(const Cidr& pods);
+
+    nl::Socket& socket_;
+    KernelOverlaySpec spec_;
+    std::map<Cidr, KernelEntry> entries_; ///< what the kernel holds, as far as known
+    std::map<Ip, Cidr> by_gateway_;       ///< of two pod CIDRs with one first address, the later
+    Endpoints endpoints_;
+};
+
+} // namespace twill
