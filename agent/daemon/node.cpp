@@ -163,7 +163,7 @@ LeaseRequest Node::lease_request() const
     if (conf_->backend == Backend::vxlan) {
         if (conf_->network.v4) request.vtep_mac.v4 = vtep_mac_;
         if (conf_->network.v6) request.vtep_mac.v6 = vtep_mac6_;
-        request.marker.vtep_mac = request.vtep_mac.v6 ? request.vtep_mac.v6 : request.vtep_mac.v4;
+        request.marker.vtep_mac = marker_mac(request.vtep_mac);
     }
     if (const auto env = read_subnet_env(settings_.subnet_file); env && *env) request.preferred = (*env)->subnet;
     return request;
@@ -176,21 +176,21 @@ void Node::on_snapshot(LeaseSnapshot snapshot)
     leases_.apply(std::move(snapshot), clock_.steady());
     end_lingering();
     log::info("leases read", {{"leases", leases_.leases().size()}, {"bad", leases_.bad().size()}});
-    tell_bad();
+    auto told = std::exchange(told_bad_, {});
+    for (const auto& bad : leases_.bad()) {
+        if (auto before = told.extract(bad.key)) told_bad_.insert(std::move(before));
+        tell_bad(bad);
+    }
     mark(&Stale::peers);
 }
 
-/// Each lease that cannot be read, once for each reason.
-void Node::tell_bad()
+/// Once for each reason.
+void Node::tell_bad(const BadLease& lease)
 {
-    std::map<std::string, std::string> bad;
-    for (const auto& lease : leases_.bad()) {
-        const auto told = told_bad_.find(lease.key);
-        if (told == told_bad_.end() || told->second != lease.why)
-            log::warn("lease cannot be read", {{"key", lease.key}, {"why", lease.why}});
-        bad.emplace(lease.key, lease.why);
-    }
-    told_bad_ = std::move(bad);
+    auto& told = told_bad_[lease.key];
+    if (told == lease.why) return;
+    told = lease.why;
+    log::warn("lease cannot be read", {{"key", lease.key}, {"why", lease.why}});
 }
 
 void Node::on_event(LeaseEvent event)
@@ -203,11 +203,12 @@ void Node::on_event(LeaseEvent event)
         before.expires = put->lease.expires;
         is_renewal = before == put->lease;
     }
+    if (const auto* bad = std::get_if<BadLease>(&event))
+        tell_bad(*bad);
+    else
+        told_bad_.erase(put ? put->lease.key : std::get<LeaseGone>(event).key);
     leases_.apply(std::move(event), clock_.steady());
-    if (!is_renewal) {
-        tell_bad();
-        mark(&Stale::peers);
-    }
+    if (!is_renewal) mark(&Stale::peers);
     end_lingering();
 }
 

@@ -99,7 +99,7 @@ private:
     LeaseRequest lease_request() const;
     void publish();
     void mark(bool Stale::*what);
-    void tell_bad();
+    void tell_bad(const BadLease& lease);
     void pass();
     Result<> work();
     void reconcile();

@@ -42,10 +42,11 @@ Peer from_value(const Cidr& pods, const tw_peer& value)
 }
 
 /// The family's part of tw_prefixes; Byte is const for a const one.
-template <typename Byte>
+template <typename Byte, typename Addr>
 struct Lengths {
     Byte& count;
     Byte& trie;
+    Addr* mask;   ///< of each length
     Byte* length; ///< TW_PREFIXES_MAX of them, the first `count` in use
     Byte* find(unsigned bits) const { return std::find(length, length + count, bits); }
     bool has(unsigned bits) const { return find(bits) != length + count; }
@@ -55,8 +56,10 @@ template <typename Prefixes>
 auto lengths_of(Prefixes& prefixes, Family family)
 {
     using Byte = std::remove_reference_t<decltype((prefixes.v4_count))>;
-    if (family == Family::v4) return Lengths<Byte>{prefixes.v4_count, prefixes.v4_trie, prefixes.v4};
-    return Lengths<Byte>{prefixes.v6_count, prefixes.v6_trie, prefixes.v6};
+    using Addr = std::remove_reference_t<decltype((prefixes.v4_mask[0]))>;
+    using Of = Lengths<Byte, Addr>;
+    if (family == Family::v4) return Of{prefixes.v4_count, prefixes.v4_trie, prefixes.v4_mask, prefixes.v4};
+    return Of{prefixes.v6_count, prefixes.v6_trie, prefixes.v6_mask, prefixes.v6};
 }
 
 } // namespace
@@ -166,9 +169,10 @@ Result<unsigned> BpfDataplane::take_stats()
 /// Completes `prefixes` by the masks. Memory follows the map: what was not written is tried again by the next change.
 Result<> BpfDataplane::write_prefixes(tw_prefixes prefixes)
 {
-    for (unsigned i = 0; i < TW_PREFIXES_MAX; ++i) {
-        prefixes.v4_mask[i] = i < prefixes.v4_count ? to_mask(Family::v4, prefixes.v4[i]) : tw_addr{};
-        prefixes.v6_mask[i] = i < prefixes.v6_count ? to_mask(Family::v6, prefixes.v6[i]) : tw_addr{};
+    for (const auto family : kFamilies) {
+        const auto lengths = lengths_of(prefixes, family);
+        for (unsigned i = 0; i < TW_PREFIXES_MAX; ++i)
+            lengths.mask[i] = i < lengths.count ? to_mask(family, lengths.length[i]) : tw_addr{};
     }
     TWILL_TRY(prefixes_map_.put(0, prefixes));
     prefixes_ = prefixes;

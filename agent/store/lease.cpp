@@ -201,10 +201,14 @@ std::string format_marker(const Marker& marker)
     return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }
 
+const std::optional<Mac>& marker_mac(const PerFamily<std::optional<Mac>>& vtep_mac)
+{
+    return vtep_mac.v6 ? vtep_mac.v6 : vtep_mac.v4;
+}
+
 std::optional<Marker> marker_of(const std::optional<Marker>& marker, const Lease& lease)
 {
-    const auto& mac = lease.vtep_mac.v6 ? lease.vtep_mac.v6 : lease.vtep_mac.v4;
-    if (!marker || (marker->vtep_mac && marker->vtep_mac != mac)) return std::nullopt;
+    if (!marker || (marker->vtep_mac && marker->vtep_mac != marker_mac(lease.vtep_mac))) return std::nullopt;
     return marker;
 }
 

@@ -19,7 +19,7 @@ namespace twill {
 /// "vtepMAC":"0a:1b:2c:3d:4e:5f"}.
 struct Marker {
     bool zero_csum6 = false; ///< takes VXLAN over IPv6 with UDP checksum zero
-    /// Of the device that it speaks of, IPv6's where the lease has two. flannel on the same node leaves the marker
+    /// Of the device that it speaks of: see marker_mac(). flannel on the same node leaves the marker
     /// where it is, and its own device drops zero checksums.
     std::optional<Mac> vtep_mac{};
     /// Kubernetes: lastTransitionTime of the condition NetworkUnavailable, which flannel writes at each start. There it
@@ -67,6 +67,8 @@ std::string format_lease(const Lease& lease, Vni vni);
 /// A marker: unknown members are ignored, a `v` above 1 too. EINVAL: not such an object.
 Result<Marker> parse_marker(std::string_view json);
 std::string format_marker(const Marker& marker);
+/// The MAC that the marker of a lease with these names: IPv6's where there are two.
+const std::optional<Mac>& marker_mac(const PerFamily<std::optional<Mac>>& vtep_mac);
 /// The marker as far as it speaks of what the lease says now: nullopt when it names another MAC.
 std::optional<Marker> marker_of(const std::optional<Marker>& marker, const Lease& lease);
 
