@@ -280,8 +280,10 @@ Result<bool> Node::sync_attachments()
             done = dataplane_->end_cached();
         }
         // Gone between its event and now: the next event says so.
-        if (!done && done.error().code != ENODEV) refused = done.error();
-        if (refused && (where.ifindex == overlay_ || where.ifindex == wire_.wire.index)) vital = refused;
+        if (!done && done.error().code != ENODEV) {
+            refused = done.error();
+            if (where.ifindex == overlay_ || where.ifindex == wire_.wire.index) vital = refused;
+        }
         return true;
     };
     // Hooks that note flows of the stack come before those that carry them.

@@ -57,7 +57,7 @@ TEST_CASE("status: a healthy node is shown whole and exits with 0")
     CHECK(ctl.json() == status_of_node());
 }
 
-TEST_CASE("status: not ready is 1; a failing store, pending peers or a bad lease is 5")
+TEST_CASE("status: not ready is 1; a failing store, pending peers, a bad lease, programs that cannot be had are 5")
 {
     const auto exit_of = [](const std::function<void(Json&)>& change) {
         Ctl ctl;
@@ -70,6 +70,14 @@ TEST_CASE("status: not ready is 1; a failing store, pending peers or a bad lease
     CHECK(exit_of([](Json& s) { s["store"]["healthy"] = false; }) == 5);
     CHECK(exit_of([](Json& s) { s["peers"]["pending"] = 1; }) == 5);
     CHECK(exit_of([](Json& s) { s["bad_leases"] = Json::parse(R"([{"key":"x","why":"y"}])"); }) == 5);
+    const auto without_programs = [&](const char* mode) {
+        return exit_of([&](Json& s) {
+            s["data_plane"] = {{"kind", "kernel overlay"}, {"why", "y"}};
+            s["fast_path"]["mode"] = mode;
+        });
+    };
+    CHECK(without_programs("auto") == 5);
+    CHECK(without_programs("off") == 0);
     CHECK(exit_of([](Json& s) { s = Json::object(); }) == 1); // whatever an agent of another version leaves out
     CHECK(exit_of([](Json& s) { s = Json::parse(R"({"ready":7,"store":[],"peers":"x","wires":3})"); }) == 1);
 }

@@ -105,6 +105,35 @@ TEST_CASE("peers: no peers is an empty list, no maps is not found")
     CHECK(empty.err == "twillctl: no twill data plane: tw_peers_v4 does not exist\n");
 }
 
+TEST_CASE("peers, endpoints: without maps the agent tells, and nothing is counted")
+{
+    Ctl ctl;
+    ctl.api = [](const std::string&, const std::string& path) -> Result<HttpReply> {
+        if (path == "/v1/peers")
+            return HttpReply{200, R"({"items":[{"pods":"10.42.2.0/24","node":"192.0.2.11","mode":"vxlan",
+                "nexthop":"192.0.2.1","ifindex":2,"mtu":1450,"vtep_mac":"12:00:00:00:00:ab","zero_csum6":false}]})"};
+        return HttpReply{200, R"({"items":[{"ip":"10.42.1.2","ifindex":2,"mac":"02:00:00:00:00:02",
+            "host_mac":"02:00:00:00:00:01","shaped":true}]})"};
+    };
+    CHECK(ctl.run({"peers", "--no-headers"}) == 0);
+    CHECK(ctl.out.find("10.42.2.0/24") == 0);
+    for (const char* part : {"192.0.2.11", "vxlan", "eth0 (2)", "1450", "12:00:00:00:00:ab", " -\n"}) {
+        CAPTURE(part);
+        CHECK(ctl.out.find(part) != std::string::npos);
+    }
+    CHECK(ctl.run({"peers", "-o", "json"}) == 0);
+    CHECK(ctl.json()["items"][0]["nexthop"] == "192.0.2.1");
+    CHECK(ctl.json()["items"][0]["tx_bytes"].is_null());
+    CHECK(ctl.run({"endpoints", "-o", "json"}) == 0);
+    CHECK(ctl.json()["items"][0] == Json::parse(R"({"ip":"10.42.1.2","ifindex":2,"interface":"eth0",
+        "mac":"02:00:00:00:00:02","host_mac":"02:00:00:00:00:01","shaped":true})"));
+
+    ctl.api = [](const std::string&, const std::string&) -> Result<HttpReply> {
+        return HttpReply{200, R"({"items":[{"pods":7,"mtu":"x"}]})"};
+    };
+    CHECK(ctl.run({"peers"}) == 4); // an agent of another version
+}
+
 TEST_CASE("peers: a map of another layout is an error, not garbage")
 {
     Ctl ctl;
