@@ -77,10 +77,20 @@ clsact)
 esac
 
 PODS=("node-a pod-a1" "node-a pod-a2" "node-c pod-c1")
-for node in node-a:1 node-c:2; do
-	node_add "${node%:*}" --segment "${node#*:}"
-	agent_start "${node%:*}" "${flags[@]}"
-done
+for node in node-a:1 node-c:2; do node_add "${node%:*}" --segment "${node#*:}"; done
+ends_with() { # TEXT [twilld flags]: twilld ends, and its last lines have the text
+	local text=$1
+	agent_start node-a "${@:2}"
+	wait_until "$(scaled 10)" not agent_alive node-a || { echo "twilld runs"; return 1; }
+	tail -n 2 "$(node_dir node-a)/log"
+	tail -n 2 "$(node_dir node-a)/log" | grep -F "$text" >/dev/null
+}
+if [[ $without == btf ]]; then
+	for flag in -feature=ct_lookup=on -fast-path=required; do
+		check "$flag: twilld ends and names what is missing" ends_with "feature ct_lookup is required, this kernel does not have it" "$flag"
+	done
+fi
+for node in node-a node-c; do agent_start "$node" "${flags[@]}"; done
 for node in node-a node-c; do check "$node is ready" wait_ready "$node" "$(scaled 15)"; done
 for pod in "${PODS[@]}"; do
 	read -ra words <<<"$pod"

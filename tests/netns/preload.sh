@@ -80,8 +80,10 @@ for family in 4 6; do
 	check "IPv$family: a plain flow on the node passes no stack" plain_is_fast "node-a pod-a1" "node-a pod-a2" "$family"
 	check "IPv$family: one to another node passes no stack" plain_is_fast "node-a pod-a1" "node-b pod-b1" "$family"
 done
-agent_restart node-a -feature "ct_lookup=off,encap_l2_eth=off"
-for family in 4 6; do
-	check "IPv$family: one that the overlay device encapsulates neither" plain_is_fast "node-a pod-a1" "node-b pod-b1" "$family"
-done
+if ! overlay_is veth; then # that one encapsulates nothing
+	agent_restart node-a -feature "ct_lookup=off,encap_l2_eth=off"
+	for family in 4 6; do
+		check "IPv$family: one that the overlay device encapsulates neither" plain_is_fast "node-a pod-a1" "node-b pod-b1" "$family"
+	done
+fi
 finish
