@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # usage: tests/vm/bookworm_root.sh BUILD_DIR
-# Does `./dev deps` name everything that the first command needs? A clone of HEAD is built, and its demo run, in a minimal
-# Debian 12 (mmdebstrap, plus git, ca-certificates and, for speed only, ccache), in private mount, process and host-name
+# Does `./dev deps` name everything that the first command needs, and do vagrant's provisioning scripts do what they should? A
+# clone of HEAD is provisioned in a minimal Debian 12 (mmdebstrap, plus git, ca-certificates and, for speed only, ccache), in private mount, process and host-name
 # namespaces; the host gives kernel, network and a mirror only. The base tarball and downloaded packages are kept in ${XDG_CACHE_HOME:-~/.cache}/twill, compiler results where ccache
 # keeps them. Exit 77: root or mmdebstrap or a mirror is missing.
 set -euo pipefail
@@ -62,16 +62,20 @@ build_in() { # root
 	mount_root "$1"
 	git -c safe.directory='*' clone --quiet --no-hardlinks "$source" "$1/src"
 	say "root ready, HEAD is $(git -c safe.directory='*' -C "$1/src" log -1 --format='%h %s')"
-	in_root "$1" './dev deps demo'
-	say "./dev deps demo done"
-	in_root "$1" './dev build'
-	say "./dev build done"
-	in_root "$1" 'build/dev/bin/twilld -version && build/dev/bin/twillctl version'
 	mount -t sysfs sysfs "$1/sys"
 	mount -t tmpfs -o mode=755 tmpfs "$1/run"
-	in_root "$1" './dev demo'
-	in_root "$1" './dev demo --overlay veth'
-	say "./dev demo done, both overlays"
+	in_root "$1" 'TWILL_SOURCE=/src TWILL_SUITES=none vagrant/provision/suites'
+	say "dependencies, build, and the demo with both overlays: done"
+	# kubeadm is not Debian's.
+	in_root "$1" 'TWILL_SOURCE=/src TWILL_NODE=2 TWILL_KUBERNETES=none vagrant/provision/node prepare >/tmp/node.log 2>&1 ||
+		{ tail -n 30 /tmp/node.log; exit 1; }'
+	in_root "$1" 'twilld -version && jq -e .IPv6Network /etc/kube-flannel/net-conf.json && ls /usr/lib/cni/bridge &&
+		grep -F "bin_dir = \"/usr/lib/cni\"" /etc/containerd/config.toml && grep -F 192.168.56.12 /etc/default/kubelet'
+	in_root "$1" 'printf "%s\n" FLANNEL_NETWORK=10.244.0.0/16 FLANNEL_SUBNET=10.244.1.129/25 FLANNEL_IPV6_NETWORK=fd00:244::/56 \
+		FLANNEL_IPV6_SUBNET=fd00:244:0:1::1/64 FLANNEL_MTU=1450 FLANNEL_IPMASQ=true >/tmp/subnet.env
+		vagrant/provision/cni-config /tmp/subnet.env /tmp/twill.conflist
+		jq -e "[.plugins[0].ipam.ranges[][].subnet] == [\"10.244.1.128/25\", \"fd00:244:0:1::/64\"]" /tmp/twill.conflist'
+	say "a cluster's node prepared"
 }
 
 in_root() { # root command
