@@ -67,7 +67,7 @@ static __always_inline int tw_to_local(struct __sk_buff *skb, const struct tw_pk
 		return TW_DROP(SHORT);
 	if (tw_mac_eq(eth->h_dest, slot->endpoint.mac))
 		return tw_redirect_into_pod(skb, &slot->endpoint);
-	if (!tw_for_gateway(skb, slot))
+	if (!tw_mac_eq(eth->h_dest, slot->host_mac))
 		return TW_STACK(NOT_GATEWAY);
 	return pkt->ttl <= 1 ? TW_STACK(TTL) : tw_into_pod(skb, pkt->v6, &slot->endpoint);
 }
@@ -121,7 +121,9 @@ static __always_inline int tw_judge(struct __sk_buff *skb, const struct tw_pkt *
 		return TW_STACK(NOT_POD);
 	slot->epoch = 0;
 	if (peer) {
-		slot->peer = *peer; /* from whichever map: from here on there is one way only */
+		/* From whichever map: from here on there is one way only. Written later, the verifier would walk more.
+		 */
+		slot->peer = *peer;
 		tw_head_fill(&slot->head, &slot->peer, pkt->v6);
 	}
 	if (!tw_cfg.fast)
@@ -175,13 +177,7 @@ static __always_inline int tw_route_family(struct __sk_buff *skb, int v6)
 /* The next packet of a flow. */
 static __always_inline int tw_route_quick(struct __sk_buff *skb)
 {
-	if (skb->vlan_present)
-		return TW_LONG_WAY;
-	if (skb->protocol == bpf_htons(ETH_P_IP))
-		return tw_route_family(skb, 0);
-	if (skb->protocol == bpf_htons(ETH_P_IPV6))
-		return tw_route_family(skb, 1);
-	return TW_LONG_WAY;
+	return skb->vlan_present ? TW_LONG_WAY : TW_BY_FAMILY(skb, tw_route_family);
 }
 
 /* Any packet. */

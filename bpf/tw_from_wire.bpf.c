@@ -28,11 +28,7 @@ static __always_inline int tw_receive_quick(struct __sk_buff *skb)
 {
 	if (skb->vlan_present || skb->pkt_type != PACKET_HOST)
 		return TW_LONG_WAY;
-	if (skb->protocol == bpf_htons(ETH_P_IP))
-		return tw_receive_family(skb, 0);
-	if (skb->protocol == bpf_htons(ETH_P_IPV6))
-		return tw_receive_family(skb, 1);
-	return TW_LONG_WAY;
+	return TW_BY_FAMILY(skb, tw_receive_family);
 }
 
 /* Any packet. */

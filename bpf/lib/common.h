@@ -32,9 +32,10 @@ char tw_license[] SEC("license") = "Dual BSD/GPL";
 #define TW_EALREADY 114
 
 /* Keeps the code of the usual way together: what is not executed should not be fetched. */
+#define likely(condition)   __builtin_expect(!!(condition), 1)
 #define unlikely(condition) __builtin_expect(!!(condition), 0)
 
-/* Verifiers before 6.17 see that what lay on the stack does not matter any more only where a whole word of 8 bytes is
+/* Older verifiers (6.1) see that what lay on the stack does not matter any more only where a whole word of 8 bytes is
  * written at once; else every way to have come here counts as another, and a program takes ten times as long to load.
  * So keys of 4 bytes are passed in a word, and what is written in parts is made fresh before. */
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "TW_KEY: the low half comes first");
@@ -61,7 +62,7 @@ static __always_inline int tw_finish(enum tw_hook hook, int verdict)
 	__u32 reason = verdict < 0 ? -verdict : verdict & 0xfff;
 	struct tw_reason_count *count = bpf_map_lookup_elem(&tw_reasons, TW_KEY(reason));
 
-	if (!unlikely(!count))
+	if (likely(count))
 		((__u64 *)count)[hook] += 1; /* per-CPU slot: no atomic */
 	if (verdict < 0)
 		return TC_ACT_SHOT;

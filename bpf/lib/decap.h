@@ -91,7 +91,7 @@ static __always_inline int tw_unpack(struct __sk_buff *skb, int v6, __u32 l3_len
 				     __u32 stats)
 {
 	tw_count_rx(stats, l3_len);
-	if (tw_strip(skb, v6 ? sizeof(struct tw_outer_v6) : sizeof(struct tw_outer_v4)))
+	if (tw_strip(skb, tw_outer_size(v6)))
 		return TW_DROP(KERNEL_ERROR);
 	if (tw_cfg.gbp && flags & bpf_htonl((__u32)TW_VXLAN_GROUP << 24))
 		skb->mark = bpf_ntohl(flags) & 0xffff;
@@ -139,7 +139,7 @@ static __always_inline int tw_judge_inner(struct __sk_buff *skb, const struct tw
 /* VXLAN for this node; `outer` is parsed up to the network layer and tw_is_tunnel() said 0, so it has no options. */
 static __always_inline int tw_decap(struct __sk_buff *skb, const struct tw_pkt *outer)
 {
-	__u32 room = outer->v6 ? sizeof(struct tw_outer_v6) : sizeof(struct tw_outer_v4);
+	__u32 room = tw_outer_size(outer->v6);
 	__be16 h_proto = outer->v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
 	const struct tw_outer_tail *tail;
 	struct tw_cached *slot;
@@ -189,7 +189,7 @@ static __always_inline int tw_decap(struct __sk_buff *skb, const struct tw_pkt *
 /* The next packet of a flow in VXLAN; `outer` is what its first IP header said. */
 static __always_inline int tw_decap_quick(struct __sk_buff *skb, int v6, const struct tw_quick *outer)
 {
-	__u32 room = v6 ? sizeof(struct tw_outer_v6) : sizeof(struct tw_outer_v4);
+	__u32 room = tw_outer_size(v6);
 	__be32 flags, ignored = tw_cfg.gbp ? bpf_htonl((__u32)TW_VXLAN_GROUP << 24 | 0xffffffU) : 0;
 	__be16 h_proto = v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
 	const struct tw_outer_tail *tail;

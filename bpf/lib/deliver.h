@@ -19,7 +19,7 @@ static __always_inline int tw_redirect_into_pod(struct __sk_buff *skb, const str
 /* Hands the frame, whose IP header is at ETH_HLEN, into the pod; TTL is lowered on the way. */
 static __always_inline int tw_into_pod(struct __sk_buff *skb, int v6, const struct tw_endpoint *endpoint)
 {
-	void *frame = tw_header(skb, 0, ETH_HLEN + (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)));
+	void *frame = tw_header(skb, 0, ETH_HLEN + tw_ip_size(v6));
 
 	if (unlikely(!frame))
 		return TW_DROP(KERNEL_ERROR);

@@ -32,6 +32,11 @@ struct tw_outer_v6 {
 _Static_assert(sizeof(struct tw_outer_v4) == 50, "VXLAN over IPv4");
 _Static_assert(sizeof(struct tw_outer_v6) == 70, "VXLAN over IPv6");
 
+static __always_inline __u32 tw_outer_size(int v6)
+{
+	return v6 ? sizeof(struct tw_outer_v6) : sizeof(struct tw_outer_v4);
+}
+
 /* The kernel's udp_flow_src_port() (include/net/udp.h), so that a flow keeps its ECMP path when a node changes between
  * the kernel's device and this. `hash` is skb_get_hash(). Host order. */
 static __always_inline __u16 tw_flow_sport(__u32 hash)
@@ -72,7 +77,7 @@ static __always_inline __u16 tw_ip_id(const struct __sk_buff *skb, __u32 sent)
 static __always_inline void tw_head_fill(void *ip, const struct tw_peer *peer, int v6)
 {
 	const volatile __u32 *src = (const volatile __u32 *)(v6 ? &tw_cfg.node_v6 : &tw_cfg.node_v4);
-	void *tail = ip + (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
+	void *tail = ip + tw_ip_size(v6);
 	const __u32 *dst = (const __u32 *)&peer->node;
 
 	if (v6) {
@@ -125,7 +130,7 @@ static __always_inline void tw_head_copy(void *to, const struct tw_head *head, i
 static __always_inline void tw_head_complete(struct __sk_buff *skb, void *ip, int v6, __u8 tos, __u32 inner_len,
 					     __u16 sport, __u16 id)
 {
-	void *tail = ip + (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
+	void *tail = ip + tw_ip_size(v6);
 	__u32 len = inner_len + sizeof(struct tw_outer_tail);
 
 	if (v6) {
@@ -174,7 +179,7 @@ static __always_inline void tw_lower_ttl(struct __sk_buff *skb, void *ip, int v6
 /* The same for the packet whose IP header is at `l3_off`. 0 or an error. */
 static __always_inline int tw_store_ttl(struct __sk_buff *skb, int v6, __u32 l3_off)
 {
-	void *ip = tw_header(skb, l3_off, v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
+	void *ip = tw_header(skb, l3_off, tw_ip_size(v6));
 
 	if (unlikely(!ip))
 		return -1;
@@ -254,6 +259,7 @@ static __always_inline int tw_encap(struct __sk_buff *skb, int v6, __u32 l3_len,
 	 * checksum on IPv6, which no helper keeps right over segmentation. */
 	if (!tw_cfg.encap_l2_eth || (v6 && !peer->zero_csum6))
 		return TW_STACK(KERNEL_ENCAP);
+	/* Not by tw_outer_size(): old verifiers must see size and family come from one branch. */
 	if (v6) {
 		room = sizeof(struct tw_outer_v6);
 		flags |= BPF_F_ADJ_ROOM_ENCAP_L3_IPV6;
@@ -270,7 +276,7 @@ static __always_inline int tw_encap(struct __sk_buff *skb, int v6, __u32 l3_len,
 		return ret == -TW_EALREADY ? TW_STACK(ENCAPSULATED) : TW_STACK(KERNEL_ENCAP);
 
 	id = tw_ip_id(skb, tw_count_tx(peer->stats, inner_len));
-	outer = tw_header(skb, ETH_HLEN, room + (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)));
+	outer = tw_header(skb, ETH_HLEN, room + tw_ip_size(v6));
 	if (unlikely(!outer))
 		return TW_DROP(KERNEL_ERROR);
 	if (head)

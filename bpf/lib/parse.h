@@ -42,6 +42,12 @@ struct tw_pkt {
 	__u8 first; /* a TCP connection request */
 };
 
+/* Of an IP header without options or extensions. */
+static __always_inline __u32 tw_ip_size(int v6)
+{
+	return v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
+}
+
 /* A GSO packet of more than 64 KiB has no length in its header (BIG TCP): no tunnel takes it whole. */
 static __always_inline int tw_big_tcp(struct __sk_buff *skb, struct tw_pkt *pkt)
 {
@@ -144,7 +150,7 @@ static __always_inline int tw_parse_l3(struct __sk_buff *skb, __be16 ethertype, 
  * (Ethernet padding) is none. */
 static __always_inline const void *tw_l4_header(struct __sk_buff *skb, const struct tw_pkt *pkt, __u32 len)
 {
-	__u32 l3_size = pkt->v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
+	__u32 l3_size = tw_ip_size(pkt->v6);
 
 	return l3_size + len > pkt->l3_len ? 0 : tw_header(skb, pkt->l3_off + l3_size, len);
 }

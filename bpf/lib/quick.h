@@ -23,10 +23,11 @@ struct tw_quick {
 /* What must be in reach behind an IP header: TCP up to and with the flags (RFC 9293 3.1). */
 #define TW_QUICK_L4 14
 
-static __always_inline __u32 tw_ip_size(int v6)
-{
-	return v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
-}
+/* Goes `way`, of which there is one for each family. */
+#define TW_BY_FAMILY(skb, way) \
+	((skb)->protocol == bpf_htons(ETH_P_IP)	    ? way(skb, 0) \
+	 : (skb)->protocol == bpf_htons(ETH_P_IPV6) ? way(skb, 1) \
+						    : TW_LONG_WAY)
 
 /* Reads the packet at `ip`, followed by TW_QUICK_L4 bytes. Returns 1 if it is plain. A connection request is not: its
  * ports may have changed hands. */
