@@ -202,6 +202,7 @@ private:
 
     Stale stale_;
     bool is_up_ = false;        ///< device and programs are there
+    bool is_fresh_ = false;     ///< nothing of the programs was there until now: the stack carried
     bool is_swept_ = false;     ///< programs are on every hook, leftovers of an earlier run are off
     bool is_alone_ = false;     ///< nothing of the kernel overlay is left beside the programs
     bool is_kernel_up_ = false; ///< the kernel overlay has had its first round

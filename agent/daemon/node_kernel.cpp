@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "agent/daemon/netfilter.hpp"
 #include "agent/daemon/node.hpp"
 #include "agent/daemon/teardown.hpp"
 #include "agent/nl/conntrack.hpp"
@@ -83,10 +84,16 @@ Result<> Node::bring_up_kernel()
     return kernel_reconciler_->adopt();
 }
 
-/// Conntrack did not see what programs carried: where it knows a TCP connection from before them, its packets are out
-/// of the window now, hence invalid, and rules like kube-proxy's drop them. Forgotten, it is picked up as it is.
+/// Conntrack does not see what programs carry. Of a TCP connection that it knows, packets that come to the stack
+/// afterwards, or in one direction while the other has its program already, are out of the window, hence invalid, and
+/// rules like kube-proxy's drop them. Forgotten, it is picked up as it is. Where rules ask conntrack about pods the
+/// stack carries everything, and nothing is forgotten.
 void Node::forget_connections() const
 {
+    std::vector<Cidr> networks;
+    for (const auto family : kFamilies)
+        if (conf_->network[family]) networks.push_back(conf_->network[family]->network);
+    if (const auto rule = find_forward_rules(networks); rule && *rule) return;
     const auto is_pod = [&](const Ip& ip) {
         const auto& network = conf_->network[ip.family()];
         return network && network->network.contains(ip);

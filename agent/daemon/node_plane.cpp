@@ -178,6 +178,7 @@ Result<> Node::load_programs()
         TWILL_TRY_AS(programs, Programs::load(cfg, pins_));
         programs_ = std::move(programs);
         if (is_new) take_over();
+        is_fresh_ = is_new;
         // From here on the maps are in use: another start goes on with them.
         TWILL_TRY(pins_.create());
         TWILL_TRY(open_maps());
@@ -289,6 +290,7 @@ Result<bool> Node::sync_attachments()
     // Hooks that note flows of the stack come before those that carry them.
     for (const bool egress : {true, false}) {
         if (!egress) preload_translated();
+        if (!egress && std::exchange(is_fresh_, false)) forget_connections();
         for (const auto& where : wanted)
             if (is_egress(where.hook) == egress && !attach(where)) return false;
     }
