@@ -55,9 +55,12 @@ event_flannel_restart() {
 	local before
 	before=$(store_leases)
 	flannel_restart f1
-	check "flanneld restarted: its lease is what it was" wait_until "$(scaled 10)" same "$before" "$(store_leases)"
+	check "flanneld restarted: it has started" wait_until "$(scaled 20)" has_started f1
 	after "flanneld restarted"
+	check "flanneld restarted: its lease is what it was" same "$before" "$(store_leases)"
 }
+# It writes subnet.env anew on each start.
+has_started() { [[ $(node_dir "$1")/subnet.env -nt $(peers_dir)/flanneld-$1.pid ]]; }
 event_twill_restart() {
 	local before env
 	before=$(store_leases) env=$(<"$(node_dir t1)/subnet.env")
