@@ -75,7 +75,8 @@ unsigned possible_switches()
 }
 
 /// The run of every day: everything on, everything off and each switch off alone; the other modes with everything on.
-/// Under emulation only what is possible and what the agent may be told: each mode, a single family, no vxlan device.
+/// Under emulation only what the agent may be told on this kernel: either mode that checks, one family, no vxlan
+/// device.
 bool is_in_short_run(Families families, tw_anti_spoof mode, unsigned switches, unsigned possible)
 {
     const unsigned off = possible & ~switches;
@@ -83,7 +84,7 @@ bool is_in_short_run(Families families, tw_anti_spoof mode, unsigned switches, u
     constexpr unsigned kVxlanDevice = 1U << 3;
     if (emulated) {
         if (families != Families::dual) return mode == TW_SPOOF_LOOSE && off == 0;
-        return off == 0 || (mode == TW_SPOOF_LOOSE && (off == kVxlanDevice || switches == 0));
+        return mode == TW_SPOOF_LOOSE ? off == 0 || off == kVxlanDevice : mode == TW_SPOOF_STRICT && off == 0;
     }
     const bool one_at_most = (off & (off - 1)) == 0;
     return mode == TW_SPOOF_LOOSE ? one_at_most || switches == 0 : off == 0;
