@@ -72,14 +72,14 @@ KernelOverlaySpec Node::kernel_spec() const
 
 Result<> Node::bring_up_kernel()
 {
-    auto spec = kernel_spec();
+    const auto spec = kernel_spec();
     if (kernel_ && kernel_->spec() == spec) return Ok{};
     if (!kernel_) {
         kernel_ = std::make_unique<KernelOverlay>(*socket_, spec);
         kernel_reconciler_ = std::make_unique<Reconciler>(*kernel_, clock_);
         log::info("the kernel overlay carries this node", {{"why", no_programs_ ? no_programs_->what : ""}});
     }
-    kernel_->set_spec(std::move(spec));
+    kernel_->set_spec(spec);
     stale_.routes = stale_.peers = stale_.endpoints = true;
     return kernel_reconciler_->adopt();
 }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "agent/nl/neigh.hpp"
 #include "agent/nl/route.hpp"
@@ -172,24 +173,24 @@ Result<KernelTables> KernelOverlay::read_tables()
 Result<Peers> KernelOverlay::read_peers()
 {
     TWILL_TRY_AS(tables, read_tables());
-    auto view = find_peers(tables, spec_);
+    const auto view = find_peers(tables, spec_);
     for (const auto& route : view.stale.routes) TWILL_TRY(nl::del_route(socket_, route));
     for (const auto& neighbour : view.stale.neighbours) TWILL_TRY(nl::del_neighbour(socket_, neighbour));
     for (const auto& vtep : view.stale.vteps) TWILL_TRY(nl::del_vtep(socket_, vtep));
     entries_.clear();
     by_gateway_.clear();
     Peers peers;
-    for (auto& [pods, entry] : view.entries) {
+    for (const auto& [pods, entry] : view.entries) {
         peers.emplace(pods, to_peer(pods, entry));
-        note(pods, std::move(entry));
+        note(pods, entry);
     }
     return peers;
 }
 
-void KernelOverlay::note(const Cidr& pods, KernelEntry entry)
+void KernelOverlay::note(const Cidr& pods, const KernelEntry& entry)
 {
     by_gateway_.insert_or_assign(gateway_of(pods), pods);
-    entries_.insert_or_assign(pods, std::move(entry));
+    entries_.insert_or_assign(pods, entry);
 }
 
 void KernelOverlay::forget(const Cidr& pods)
@@ -255,13 +256,13 @@ Result<> KernelOverlay::put_peer(const Peer& peer)
     const auto found = entries_.find(peer.pods);
     if (found == entries_.end()) {
         TWILL_TRY(write(want, nullptr));
-        note(peer.pods, std::move(want));
+        note(peer.pods, want);
         return Ok{};
     }
     if (is_right(found->second, want)) return Ok{};
     TWILL_TRY(write(want, &found->second));
     TWILL_TRY(drop(found->second, &want));
-    note(peer.pods, std::move(want));
+    note(peer.pods, want);
     return Ok{};
 }
 

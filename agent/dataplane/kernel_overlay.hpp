@@ -5,7 +5,6 @@
 #include <map>
 #include <optional>
 #include <set>
-#include <utility>
 #include <vector>
 
 #include "agent/dataplane/dataplane.hpp"
@@ -75,9 +74,9 @@ bool is_right(const KernelEntry& have, const KernelEntry& want);
 class KernelOverlay final : public Dataplane {
 public:
     /// `socket` must outlive it.
-    KernelOverlay(nl::Socket& socket, KernelOverlaySpec spec) : socket_(socket), spec_(std::move(spec)) {}
+    KernelOverlay(nl::Socket& socket, const KernelOverlaySpec& spec) : socket_(socket), spec_(spec) {}
 
-    void set_spec(KernelOverlaySpec spec) { spec_ = std::move(spec); }
+    void set_spec(const KernelOverlaySpec& spec) { spec_ = spec; }
     const KernelOverlaySpec& spec() const { return spec_; }
 
     Result<Peers> read_peers() override;
@@ -102,7 +101,7 @@ private:
     /// What `old` has and `now` has not.
     Result<> drop(const KernelEntry& old, const KernelEntry* now);
     Result<> drop_vtep(const nl::VtepEntry& vtep);
-    void note(const Cidr& pods, KernelEntry entry);
+    void note(const Cidr& pods, const KernelEntry& entry);
     void forget(const Cidr& pods);
 
     nl::Socket& socket_;
