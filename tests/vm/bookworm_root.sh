@@ -69,7 +69,7 @@ build_in() { # root
 	# kubeadm is not Debian's.
 	in_root "$1" 'TWILL_SOURCE=/src TWILL_NODE=2 TWILL_KUBERNETES=none vagrant/provision/node prepare >/tmp/node.log 2>&1 ||
 		{ tail -n 30 /tmp/node.log; exit 1; }'
-	in_root "$1" 'twilld -version && jq -e .IPv6Network /etc/kube-flannel/net-conf.json && ls /usr/lib/cni/bridge &&
+	in_root "$1" '/usr/local/bin/twilld -version && jq -e .IPv6Network /etc/kube-flannel/net-conf.json && ls /usr/lib/cni/bridge &&
 		grep -F "bin_dir = \"/usr/lib/cni\"" /etc/containerd/config.toml && grep -F 192.168.56.12 /etc/default/kubelet'
 	in_root "$1" 'printf "%s\n" FLANNEL_NETWORK=10.244.0.0/16 FLANNEL_SUBNET=10.244.1.129/25 FLANNEL_IPV6_NETWORK=fd00:244::/56 \
 		FLANNEL_IPV6_SUBNET=fd00:244:0:1::1/64 FLANNEL_MTU=1450 FLANNEL_IPMASQ=true >/tmp/subnet.env
