@@ -81,11 +81,13 @@ int run_agent(Flags flags, const Settings& settings)
     const auto stop = [&loop] { loop.stop(); };
     const Signal on_term(loop, SIGTERM, stop);
     const Signal on_int(loop, SIGINT, stop);
+    // Much at once, the rest when the last passes of the start and the first questions of clients are over.
     Timer trim(loop);
-    trim.every(std::chrono::milliseconds{1000}, [&] {
+    trim.every(std::chrono::milliseconds{1000}, [&, seconds = 0]() mutable {
         if (!node.is_ready()) return;
-        trim.stop();
-        drop_startup_memory();
+        ++seconds;
+        if (seconds == 1 || seconds == 5) drop_startup_memory();
+        if (seconds == 5) trim.stop();
     });
     node.start();
     if (status == 0) loop.run();
