@@ -14,6 +14,7 @@
 #include <optional>
 
 #include "agent/dataplane/bpf_abi.hpp"
+#include "agent/dataplane/quiet_libbpf.hpp"
 #include "agent/dataplane/tc_filters.hpp"
 #include "agent/nl/qdisc.hpp"
 
@@ -60,18 +61,6 @@ struct LinkInfo {
     __u32 tcx_ifindex;
     __u32 tcx_attach_type;
     __u64 rest[8];
-};
-
-/// libbpf prints the kernel's complaint about a hook that is there or not there; both are expected.
-class QuietLibbpf {
-public:
-    QuietLibbpf() : previous_(libbpf_set_print(nullptr)) {}
-    ~QuietLibbpf() { libbpf_set_print(previous_); }
-    QuietLibbpf(const QuietLibbpf&) = delete;
-    QuietLibbpf& operator=(const QuietLibbpf&) = delete;
-
-private:
-    libbpf_print_fn_t previous_;
 };
 
 /// Id of our filter's program there; nullopt when there is none of ours.

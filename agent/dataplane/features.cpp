@@ -13,6 +13,7 @@
 #include <string>
 
 #include "agent/dataplane/bpf_abi.hpp"
+#include "agent/dataplane/quiet_libbpf.hpp"
 #include "agent/nl/conntrack.hpp"
 #include "twill/fd.hpp"
 
@@ -146,18 +147,6 @@ bool probe_tunnel_source()
     const auto answer = answer_of(load(ask));
     return answer && *answer == 0;
 }
-
-/// libbpf says on stderr what a probe is about to find out.
-class QuietLibbpf {
-public:
-    QuietLibbpf() : previous_(libbpf_set_print(nullptr)) {}
-    ~QuietLibbpf() { libbpf_set_print(previous_); }
-    QuietLibbpf(const QuietLibbpf&) = delete;
-    QuietLibbpf& operator=(const QuietLibbpf&) = delete;
-
-private:
-    libbpf_print_fn_t previous_;
-};
 
 KernelFeatures probe(const Fd& program)
 {
