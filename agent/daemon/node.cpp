@@ -53,8 +53,7 @@ void Node::read_config()
             on_health(std::nullopt);
             return use_config(*std::move(conf));
         }
-        // With a key in etcd flannel waits for a better one; a file is part of how the agent was started.
-        if (conf.error().code == EINVAL && settings_.store_kind != StoreKind::etcd) return on_fatal_(conf.error());
+        if (conf.error().code == EINVAL) return on_fatal_(conf.error());
         on_health(conf.error());
         config_timer_.once(milliseconds{1000}, [this] { read_config(); });
     });

@@ -89,9 +89,10 @@ void EtcdStore::read_config(std::function<void(Result<NetConf>)> done)
             TWILL_TRY_AS(listing, decode_list(message, 1));
             const auto& kvs = listing.ranges[0];
             if (kvs.empty()) return Error{ENOENT, "etcd " + keys_.config() + ": no such key"};
-            TWILL_TRY_AS(conf, NetConf::parse(kvs[0].value, keys_.config(), options_.twill_keys));
+            auto conf = NetConf::parse(kvs[0].value, keys_.config(), options_.twill_keys);
+            if (!conf) return Error{EBADMSG, conf.error().what}; // somebody may write a better one
             config_text_ = kvs[0].value;
-            conf_ = conf;
+            conf_ = *conf;
             return conf;
         }();
         post([done, outcome = std::move(outcome)] { done(outcome); });

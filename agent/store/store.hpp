@@ -51,12 +51,13 @@ public:
 };
 
 /// Where leases live. Everything read from it is untrusted. All methods: control thread; none blocks on a network.
-/// Implementations: FileStore; etcd and Kubernetes later.
+/// Implementations: FileStore, EtcdStore, KubeStore.
 class Store {
 public:
     virtual ~Store() = default;
 
-    /// Reads net-conf.json. Errors of content are EINVAL and final; anything else is retried by the caller.
+    /// Reads net-conf.json. EINVAL is final: what the agent was started with cannot be right. Anything else is retried
+    /// by the caller, as flannel does, also a text in etcd that cannot be used (EBADMSG).
     virtual void read_config(std::function<void(Result<NetConf>)> done) = 0;
 
     /// Addresses that somebody set for this node in the store itself (Kubernetes: the annotations node-public-ip and
