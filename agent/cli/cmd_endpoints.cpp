@@ -1,8 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <algorithm>
-#include <cerrno>
-#include <utility>
-
 #include "agent/cli/abi_text.hpp"
 #include "agent/cli/subcommand.hpp"
 #include "maps/abi/endpoint.h"
@@ -31,27 +27,15 @@ Result<std::vector<Row>> read_maps(const Env& env)
     return rows;
 }
 
-/// As the agent tells them: a node on the kernel overlay has no maps.
 Result<std::vector<Row>> ask(const Env& env)
 {
     TWILL_TRY_AS(list, ask_items(env, "/v1/endpoints"));
     std::vector<Row> rows;
     for (const auto& item : list) {
-        TWILL_TRY_AS(ip, Ip::parse(item.text("ip")));
-        rows.push_back({ip, item.number("ifindex"), item.text("mac"), item.text("host_mac"), item.flag("shaped")});
+        TWILL_TRY_AS(ip, Ip::parse(text(item, "ip")));
+        rows.push_back({ip, static_cast<std::uint32_t>(number(item, "ifindex")), text(item, "mac"),
+                        text(item, "host_mac"), flag(item, "shaped")});
     }
-    return rows;
-}
-
-Result<std::vector<Row>> read(const Env& env)
-{
-    auto rows = read_maps(env);
-    if (!rows && rows.error().code == ENOENT)
-        if (auto asked = ask(env)) rows = std::move(asked);
-    if (!rows) return rows;
-    std::ranges::sort(*rows, [](const Row& a, const Row& b) {
-        return std::pair(a.ip.family(), a.ip) < std::pair(b.ip.family(), b.ip);
-    });
     return rows;
 }
 
@@ -59,7 +43,7 @@ Result<std::vector<Row>> read(const Env& env)
 
 Exit cmd_endpoints(const Env& env)
 {
-    const auto rows = read(env);
+    const auto rows = from_maps_or_agent(env, read_maps, ask, &Row::ip);
     if (!rows) return fail_map(env, rows.error());
     if (env.options.wants_json()) {
         Json list = Json::array();

@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <algorithm>
-#include <cerrno>
 #include <optional>
 #include <utility>
 
@@ -55,22 +53,21 @@ Result<> read(const Env& env, const std::string& map, std::vector<Row>& rows)
     return Ok{};
 }
 
-/// As the agent tells them: a node on the kernel overlay has no maps.
 Result<std::vector<Row>> ask(const Env& env)
 {
     TWILL_TRY_AS(list, ask_items(env, "/v1/peers"));
     std::vector<Row> rows;
     for (const auto& item : list) {
-        TWILL_TRY_AS(pods, Cidr::parse(item.text("pods")));
+        TWILL_TRY_AS(pods, Cidr::parse(text(item, "pods")));
         Row row;
         row.pods = pods;
-        row.node = item.text("node");
-        row.mode = item.text("mode");
-        row.nexthop = item.text("nexthop");
-        row.vtep_mac = item.text("vtep_mac");
-        row.ifindex = item.number("ifindex");
-        row.mtu = item.number("mtu");
-        row.zero_csum6 = item.flag("zero_csum6");
+        row.node = text(item, "node");
+        row.mode = text(item, "mode");
+        row.nexthop = text(item, "nexthop");
+        row.vtep_mac = text(item, "vtep_mac");
+        row.ifindex = static_cast<std::uint32_t>(number(item, "ifindex"));
+        row.mtu = static_cast<unsigned>(number(item, "mtu"));
+        row.zero_csum6 = flag(item, "zero_csum6");
         rows.push_back(std::move(row));
     }
     return rows;
@@ -83,19 +80,6 @@ Result<std::vector<Row>> read_maps(const Env& env)
     TWILL_TRY(read<tw_cidr_v4>(env, "tw_peers_lpm4", rows));
     TWILL_TRY(read<tw_cidr_v6>(env, "tw_peers_v6", rows));
     TWILL_TRY(read<tw_cidr_v6>(env, "tw_peers_lpm6", rows));
-    return rows;
-}
-
-Result<std::vector<Row>> read_all(const Env& env)
-{
-    auto rows = read_maps(env);
-    if (!rows && rows.error().code == ENOENT)
-        if (auto asked = ask(env)) rows = std::move(asked);
-    if (!rows) return rows;
-    // IPv4 first: as bytes an IPv4-mapped address sorts among the IPv6 ones.
-    std::ranges::sort(*rows, [](const Row& a, const Row& b) {
-        return std::pair(a.pods.family(), a.pods) < std::pair(b.pods.family(), b.pods);
-    });
     return rows;
 }
 
@@ -121,7 +105,7 @@ Json to_json(const Env& env, const Row& row)
 
 Exit cmd_peers(const Env& env)
 {
-    const auto rows = read_all(env);
+    const auto rows = from_maps_or_agent(env, read_maps, ask, &Row::pods);
     if (!rows) return fail_map(env, rows.error());
     if (env.options.wants_json()) {
         Json list = Json::array();

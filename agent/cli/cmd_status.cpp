@@ -7,34 +7,6 @@ namespace twill::cli {
 
 namespace {
 
-/// Readers of an answer that another version may have written: what is missing or of another type reads as empty.
-const Json& member(const Json& object, const char* key)
-{
-    static const Json kNull;
-    if (!object.is_object()) return kNull;
-    const auto found = object.find(key);
-    return found == object.end() ? kNull : *found;
-}
-
-std::string text(const Json& object, const char* key)
-{
-    const Json& value = member(object, key);
-    if (value.is_string()) return value.get<std::string>();
-    return value.is_null() ? "" : value.dump();
-}
-
-bool flag(const Json& object, const char* key)
-{
-    const Json& value = member(object, key);
-    return value.is_boolean() && value.get<bool>();
-}
-
-std::uint64_t number(const Json& object, const char* key)
-{
-    const Json& value = member(object, key);
-    return value.is_number_unsigned() ? value.get<std::uint64_t>() : 0;
-}
-
 std::string joined(const Json& list)
 {
     std::string out;

@@ -34,35 +34,44 @@ Json items(Json list)
     return {{"items", std::move(list)}};
 }
 
-std::string Item::text(const char* key) const
+const Json& member(const Json& object, const char* key)
 {
-    const auto found = object_.find(key);
-    return found != object_.end() && found->is_string() ? found->get<std::string>() : "";
+    static const Json kNull;
+    if (!object.is_object()) return kNull;
+    const auto found = object.find(key);
+    return found == object.end() ? kNull : *found;
 }
 
-std::uint32_t Item::number(const char* key) const
+std::string text(const Json& object, const char* key)
 {
-    const auto found = object_.find(key);
-    return found != object_.end() && found->is_number_unsigned() ? found->get<std::uint32_t>() : 0;
+    const Json& value = member(object, key);
+    if (value.is_string()) return value.get<std::string>();
+    return value.is_null() ? "" : value.dump();
 }
 
-bool Item::flag(const char* key) const
+bool flag(const Json& object, const char* key)
 {
-    const auto found = object_.find(key);
-    return found != object_.end() && found->is_boolean() && found->get<bool>();
+    const Json& value = member(object, key);
+    return value.is_boolean() && value.get<bool>();
 }
 
-Result<std::vector<Item>> ask_items(const Env& env, const std::string& path)
+std::uint64_t number(const Json& object, const char* key)
+{
+    const Json& value = member(object, key);
+    return value.is_number_unsigned() ? value.get<std::uint64_t>() : 0;
+}
+
+Result<std::vector<Json>> ask_items(const Env& env, const std::string& path)
 {
     TWILL_TRY_AS(reply, env.api("GET", path));
     const auto body = Json::parse(reply.body, nullptr, false);
     const Error strange{EPROTO, "the agent's answer to " + path + " is no list"};
     if (!reply.is_success() || !body.is_object() || !body.contains("items") || !body["items"].is_array())
         return strange;
-    std::vector<Item> list;
+    std::vector<Json> list;
     for (const auto& item : body["items"]) {
         if (!item.is_object()) return strange;
-        list.emplace_back(item);
+        list.push_back(item);
     }
     return list;
 }

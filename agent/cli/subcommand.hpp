@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
+#include <cerrno>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -10,6 +12,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "agent/cli/api_client.hpp"
@@ -97,18 +100,30 @@ void print_json(const Env& env, const Json& value);
 std::string show_interface(const Env& env, std::uint32_t ifindex);
 /// {"items": [...]}.
 Json items(Json list);
-/// One object of such a list as the agent tells it. Members of another type than asked for, or absent, read as empty.
-class Item {
-public:
-    explicit Item(Json object) : object_(std::move(object)) {}
-    std::string text(const char* key) const;
-    std::uint32_t number(const char* key) const;
-    bool flag(const char* key) const;
 
-private:
-    Json object_;
-};
-/// EPROTO: it answered something else.
-Result<std::vector<Item>> ask_items(const Env& env, const std::string& path);
+// Readers of an answer that another version may have written: what is missing or of another type reads as empty.
+const Json& member(const Json& object, const char* key);
+std::string text(const Json& object, const char* key);
+bool flag(const Json& object, const char* key);
+std::uint64_t number(const Json& object, const char* key);
+
+/// The objects of such a list, as the agent tells it. EPROTO: it answered something else.
+Result<std::vector<Json>> ask_items(const Env& env, const std::string& path);
+
+/// Rows as the maps tell them, or, on the kernel overlay, where there are none, as the agent does. IPv4 comes first: as
+/// bytes an IPv4-mapped address sorts among the IPv6 ones.
+template <typename Row, typename Key>
+Result<std::vector<Row>> from_maps_or_agent(const Env& env, Result<std::vector<Row>> (*read_maps)(const Env&),
+                                            Result<std::vector<Row>> (*ask)(const Env&), Key Row::*key)
+{
+    auto rows = read_maps(env);
+    if (!rows && rows.error().code == ENOENT)
+        if (auto asked = ask(env)) rows = std::move(asked);
+    if (!rows) return rows;
+    std::ranges::sort(*rows, [key](const Row& a, const Row& b) {
+        return std::pair((a.*key).family(), a.*key) < std::pair((b.*key).family(), b.*key);
+    });
+    return rows;
+}
 
 } // namespace twill::cli
