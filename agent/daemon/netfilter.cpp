@@ -5,11 +5,14 @@
 
 namespace twill {
 
-Result<std::optional<std::string>> find_forward_rules(const std::vector<Cidr>& networks)
+Result<std::optional<std::string>> find_forward_rules(const PerFamily<std::optional<Cidr>>& networks)
 {
-    TWILL_TRY_AS(in_nft, netfilter::find_in_nft(networks));
+    std::vector<Cidr> present;
+    for (const auto family : kFamilies)
+        if (networks[family]) present.push_back(*networks[family]);
+    TWILL_TRY_AS(in_nft, netfilter::find_in_nft(present));
     if (in_nft) return in_nft;
-    return netfilter::find_in_legacy(networks);
+    return netfilter::find_in_legacy(present);
 }
 
 } // namespace twill

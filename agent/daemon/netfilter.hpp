@@ -16,6 +16,6 @@ namespace twill {
 /// Rules of kube-proxy, flannel, Docker and twill do not count, nor do rules that cannot match pod-to-pod packets or
 /// that only accept, count or log. What is not understood counts.
 /// EPERM without CAP_NET_ADMIN; other errors of netlink. A kernel without nftables or without iptables has no rules.
-Result<std::optional<std::string>> find_forward_rules(const std::vector<Cidr>& networks);
+Result<std::optional<std::string>> find_forward_rules(const PerFamily<std::optional<Cidr>>& networks);
 
 } // namespace twill

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <netinet/in.h>
-
 #include <algorithm>
 
 #include "agent/daemon/netfilter.hpp"
 #include "agent/daemon/node.hpp"
 #include "agent/daemon/teardown.hpp"
-#include "agent/nl/conntrack.hpp"
+#include "agent/dataplane/flow_preload.hpp"
 
 namespace twill {
 
@@ -90,20 +88,9 @@ Result<> Node::bring_up_kernel()
 /// stack carries everything, and nothing is forgotten.
 void Node::forget_connections() const
 {
-    std::vector<Cidr> networks;
-    for (const auto family : kFamilies)
-        if (conf_->network[family]) networks.push_back(conf_->network[family]->network);
-    if (const auto rule = find_forward_rules(networks); rule && *rule) return;
-    const auto is_pod = [&](const Ip& ip) {
-        const auto& network = conf_->network[ip.family()];
-        return network && network->network.contains(ip);
-    };
-    const auto known = nl::connections([&](const nl::Connection& connection) {
-        return connection.proto == IPPROTO_TCP && !connection.is_translated && is_pod(connection.original.src) &&
-               is_pod(connection.original.dst);
-    });
-    const auto done = known ? nl::forget(*known) : Result<>(known.error());
-    if (!done) log::debug("conntrack entries are left as they are", {{"error", done.error().what}});
+    if (const auto rule = find_forward_rules(conf_->networks()); rule && *rule) return;
+    if (auto done = forget_flows(conf_->networks()); !done)
+        log::debug("conntrack entries are left as they are", {{"error", done.error().what}});
 }
 
 Result<> Node::end_programs()

@@ -67,8 +67,7 @@ OverlaySpec Node::overlay_spec() const
 CfgInput Node::cfg_input() const
 {
     CfgInput input;
-    for (const auto family : kFamilies)
-        if (conf_->network[family]) input.network[family] = conf_->network[family]->network;
+    input.network = conf_->networks();
     input.own_pods = own_->pods;
     input.node = node_ip_;
     input.vni = conf_->vni;
@@ -230,10 +229,7 @@ void Node::preload_translated()
     if (std::exchange(is_preloaded_, true)) return;
     preload_trouble_.reset();
     if (!nl::has_conntrack()) return; // nothing is translated
-    PerFamily<std::optional<Cidr>> networks;
-    for (const auto family : kFamilies)
-        if (conf_->network[family]) networks[family] = conf_->network[family]->network;
-    auto done = preload_flows(pins_, networks);
+    auto done = preload_flows(pins_, conf_->networks());
     if (done)
         log::info("translated connections of before are left to the stack", {{"connections", *done}});
     else
@@ -289,8 +285,10 @@ Result<bool> Node::sync_attachments()
     };
     // Hooks that note flows of the stack come before those that carry them.
     for (const bool egress : {true, false}) {
-        if (!egress) preload_translated();
-        if (!egress && std::exchange(is_fresh_, false)) forget_connections();
+        if (!egress) {
+            preload_translated();
+            if (std::exchange(is_fresh_, false)) forget_connections();
+        }
         for (const auto& where : wanted)
             if (is_egress(where.hook) == egress && !attach(where)) return false;
     }
@@ -319,10 +317,7 @@ Result<bool> Node::sync_attachments()
 bool Node::refresh_filter()
 {
     if (settings_.fast_path != FastPath::automatic) return false;
-    std::vector<Cidr> networks;
-    for (const auto family : kFamilies)
-        if (conf_->network[family]) networks.push_back(conf_->network[family]->network);
-    auto filter = find_forward_rules(networks);
+    auto filter = find_forward_rules(conf_->networks());
     if (!filter) {
         log::debug("netfilter rules cannot be read", {{"error", filter.error().what}});
         return false;
@@ -339,8 +334,7 @@ bool Node::refresh_filter()
 Result<> Node::write_env()
 {
     SubnetEnv env;
-    for (const auto family : kFamilies)
-        if (conf_->network[family]) env.network[family] = conf_->network[family]->network;
+    env.network = conf_->networks();
     env.subnet = own_->pods;
     // flannel takes the IPv4 overhead for both families, and CNI plugins have one MTU.
     env.mtu = underlay_mtu() - (conf_->backend == Backend::vxlan ? encap_overhead(Family::v4) : 0);

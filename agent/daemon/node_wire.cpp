@@ -88,8 +88,7 @@ PeerSettings Node::peer_settings() const
     settings.backend = conf_->backend;
     settings.direct_routing = conf_->direct_routing;
     settings.mtu = conf_->mtu;
-    for (const auto family : kFamilies)
-        if (conf_->network[family]) settings.network[family] = conf_->network[family]->network;
+    settings.network = conf_->networks();
     return settings;
 }
 

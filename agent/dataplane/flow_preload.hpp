@@ -15,4 +15,8 @@ namespace twill {
 /// Returns how many connections there were.
 Result<std::size_t> preload_flows(const PinDir& pins, const PerFamily<std::optional<Cidr>>& network);
 
+/// Makes conntrack forget the TCP connections between two addresses of `network` that it does not translate: it did not
+/// see what programs carried of them, or will not.
+Result<> forget_flows(const PerFamily<std::optional<Cidr>>& network);
+
 } // namespace twill

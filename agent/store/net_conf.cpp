@@ -281,6 +281,14 @@ std::string_view to_string(Backend backend)
     return {};
 }
 
+PerFamily<std::optional<Cidr>> NetConf::networks() const
+{
+    PerFamily<std::optional<Cidr>> all;
+    for (const auto family : kFamilies)
+        if (network[family]) all[family] = network[family]->network;
+    return all;
+}
+
 Result<NetConf> NetConf::parse(std::string_view text, std::string_view origin,
                                const std::vector<std::string_view>& twill_keys, Subnets subnets)
 {

@@ -49,6 +49,9 @@ struct NetConf {
     std::map<std::string, std::string> twill;
     bool operator==(const NetConf&) const = default;
 
+    /// The whole overlay, of the families that are on.
+    PerFamily<std::optional<Cidr>> networks() const;
+
     /// Parses `text`. `origin` is the file or key that errors name. `twill_keys` are the keys allowed inside `Twill`.
     /// EINVAL: "<origin>: <Key> <value>: <what is allowed>", one line.
     static Result<NetConf> parse(std::string_view text, std::string_view origin,

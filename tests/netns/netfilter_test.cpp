@@ -15,12 +15,7 @@ using test::Namespace;
 
 namespace {
 
-std::vector<Cidr> networks()
-{
-    std::vector<Cidr> all;
-    for (const char* text : {"10.42.0.0/16", "fd00:42::/48"}) all.push_back(*Cidr::parse(text));
-    return all;
-}
+PerFamily<std::optional<Cidr>> networks() { return {*Cidr::parse("10.42.0.0/16"), *Cidr::parse("fd00:42::/48")}; }
 
 /// A rule set, made by shell commands, and what find_forward_rules() says of it; empty: nothing.
 struct Case {
