@@ -104,10 +104,10 @@ side_start() {
 	lab_spawn "$SIDE" env -i "PATH=$PATH" TWILL_NODE=node TWILL_BPF_ROOT="$LAB_PINS/$SIDE" TWILL_CNI_STATE_DIR="$dir/cni" \
 		"${VARS[@]}" unshare -m bash -c 'mount --bind "$1/twill-lab" "$0/twill-lab" && mount --rbind "$0" /run && exec "${@:2}"' \
 		"$dir/run" /run "$program" "${flags[@]}" "${FLAGS[@]//@PEERS@/$(peers_dir)}" >"$dir/out" 2>"$dir/log" </dev/null 9>&-
-	DAEMON=$LAB_PID
+	read -r DAEMON STARTED < <(tail -n 1 "$LAB_DIR/.lab/pids")
 }
 
-side_ended() { [[ ! -e /proc/$DAEMON/stat || $(sed 's/.*) //' "/proc/$DAEMON/stat") == Z* ]]; }
+side_ended() { ! _lab_alive "$DAEMON" "$STARTED"; }
 side_written() {
 	local file
 	file=$(side_file)

@@ -77,14 +77,15 @@ _lab_sysctl() {
 		lab "$@"
 }
 
-# Processes are known by pid and start time, so that a pid used anew is never mistaken for ours.
+# Processes are known by pid and start time, so that a pid used anew is never mistaken for ours. A zombie has ended. Its file
+# is read once: the shell may collect it between two looks.
 _lab_started() {
 	local stat
 	stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
 	stat=${stat##*) }
 	# shellcheck disable=SC2086 # fields of a line of numbers
 	set -- $stat
-	echo "${20}"
+	[[ $1 != Z ]] && echo "${20}"
 }
 
 lab_record_pid() { echo "$1 $(_lab_started "$1")" >>"$LAB_DIR/.lab/pids"; }
@@ -315,7 +316,6 @@ _agent_signal() { # NODE SIGNAL: sends it and waits until the process is gone
 	kill "-$2" "$pid" 2>/dev/null || return 0 # it ended by itself just now
 	for ((i = 0; i < tries; i++)); do
 		_lab_alive "$pid" "$start" || break
-		[[ $(sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null) != Z* ]] || break
 		sleep 0.01
 	done
 	((i < tries)) || lab_die "twilld of $1 did not end within $(scaled 5) s of SIG$2"

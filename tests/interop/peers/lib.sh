@@ -70,11 +70,7 @@ peer_alive() {
 	read -r pid start <"$(peers_dir)/$1.pid" && _lab_alive "$pid" "$start"
 }
 
-_peer_gone() {
-	local pid start
-	read -r pid start <"$(peers_dir)/$1.pid"
-	! _lab_alive "$pid" "$start" || [[ $(sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null) == Z* ]]
-}
+_peer_gone() { ! peer_alive "$1"; }
 
 peer_stop() { # NAME [SIGNAL]
 	local pid start
