@@ -31,6 +31,8 @@ clients:
   tcp-rr       64-byte request and response, round-trip percentiles  --seconds S | --until-signal
   tcp-quiet    a connection on which nobody speaks until a tcp-wake; then the server does
   tcp-wake     ends the silence of the server's tcp-quiet connections
+  tcp-upload   a paced stream, SHA-256 compared                      --mbit N (8) --bytes N | --until-signal
+  tcp-download the same from the server to here
   udp-flood    numbered datagrams at a rate, echoed                  --rate PPS --size B --seconds S | --until-signal
   ping-storm   one datagram at a time, as fast as they come back     --size B --seconds S | --until-signal
   udp-gso      UDP_SEGMENT super-packets of checksummed segments     --bytes N --size B
@@ -53,6 +55,7 @@ Result<Ok> parse_option(std::string_view flag, std::string_view value, Options& 
     if (flag == "--bytes") return parse_number(flag, value, options.bytes);
     if (flag == "--seed") return parse_number(flag, value, options.seed);
     if (flag == "--rate") return parse_number(flag, value, options.rate_pps);
+    if (flag == "--mbit") return parse_number(flag, value, options.mbit);
     if (flag == "--seconds") return parse_number(flag, value, options.seconds);
     if (flag == "--size") return parse_number(flag, value, options.size_bytes);
     if (flag == "--timeout") return parse_number(flag, value, options.timeout_s);
@@ -135,10 +138,10 @@ Result<int> run(const Options& options)
         std::string_view name;
         Client client;
     };
-    constexpr std::array kClients = {Row{"tcp-client", tcp_client}, Row{"tcp-rr", tcp_rr},
-                                     Row{"tcp-quiet", tcp_quiet},   Row{"tcp-wake", tcp_wake},
-                                     Row{"udp-flood", udp_flood},   Row{"ping-storm", ping_storm},
-                                     Row{"udp-gso", udp_gso}};
+    constexpr std::array kClients = {
+        Row{"tcp-client", tcp_client}, Row{"tcp-rr", tcp_rr},         Row{"tcp-quiet", tcp_quiet},
+        Row{"tcp-wake", tcp_wake},     Row{"tcp-upload", tcp_upload}, Row{"tcp-download", tcp_download},
+        Row{"udp-flood", udp_flood},   Row{"ping-storm", ping_storm}, Row{"udp-gso", udp_gso}};
     for (const Row& row : kClients)
         if (options.command == row.name) return row.client(options);
     if (options.command == "server") return serve(options, true, true);

@@ -28,6 +28,7 @@ struct Options {
     std::uint64_t bytes = 16u << 20; ///< tcp-client, udp-gso: how much to send
     std::uint64_t seed = 1;
     unsigned rate_pps = 1000;
+    unsigned mbit = 8;  ///< tcp-upload, tcp-download: the pace
     double seconds = 0; ///< 0: the default of the command
     unsigned size_bytes = 64;
     unsigned timeout_s = 10;
@@ -79,6 +80,7 @@ public:
     void text(std::string key, std::string value);
     void count(std::string key, std::uint64_t value);
     void number(std::string key, double value);
+    void list(std::string key, const std::vector<std::uint64_t>& values);
     /// p50, p99 and max of `samples_ns` in microseconds, under "<key>_p50_us" and so on.
     void latency(const std::string& key, std::vector<std::int64_t>& samples_ns);
     /// One line: "key=value key=value", or one JSON object.
@@ -98,6 +100,10 @@ void catch_signals();
 
 double seconds_since(Clock::time_point start);
 
+Result<> send_all(int fd, const void* data, std::size_t len);
+/// Reads exactly `len` bytes; ECONNRESET when the stream ends before.
+Result<> receive_all(int fd, void* data, std::size_t len);
+
 /// A socket with congestion control cubic (TCP) and the timeouts of `options`, connected to options.address.
 Result<Fd> connect_to(const Options& options, int type);
 /// A bound socket; listening when `type` is SOCK_STREAM.
@@ -108,6 +114,8 @@ Result<int> tcp_client(const Options& options);
 Result<int> tcp_rr(const Options& options);
 Result<int> tcp_quiet(const Options& options);
 Result<int> tcp_wake(const Options& options);
+Result<int> tcp_upload(const Options& options);
+Result<int> tcp_download(const Options& options);
 Result<int> udp_flood(const Options& options);
 Result<int> udp_gso(const Options& options);
 Result<int> ping_storm(const Options& options);
@@ -115,5 +123,7 @@ Result<int> ping_storm(const Options& options);
 // The servers: they run until a signal.
 void serve_tcp(const Fd& listener);
 void serve_udp(const Fd& socket);
+void serve_upload(int fd);
+void serve_download(int fd);
 
 } // namespace twill::traffic

@@ -102,6 +102,13 @@ void Report::count(std::string key, std::uint64_t value)
 
 void Report::number(std::string key, double value) { fields_.push_back({std::move(key), fixed(value), false}); }
 
+void Report::list(std::string key, const std::vector<std::uint64_t>& values)
+{
+    std::string text = "[";
+    for (const std::uint64_t value : values) text += (text.size() > 1 ? "," : "") + std::to_string(value);
+    fields_.push_back({std::move(key), text + "]", false});
+}
+
 void Report::latency(const std::string& key, std::vector<std::int64_t>& samples_ns)
 {
     if (samples_ns.empty()) return;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A connection starts with one byte that says what it is for: 'S' sink (the server answers the end of the stream with
 // checksum and length), 'R' request/response (each message is echoed), 'Q' quiet (nothing is said until somebody wakes
-// the server, which then speaks first), 'W' wakes. Both ends run on one machine: host byte order.
+// the server, which then speaks first), 'W' wakes; 'U' and 'D' are traffic_paced.cpp's. Both ends run on one machine:
+// host byte order.
 #include "tests/support/traffic.hpp"
 
 #include <poll.h>
@@ -33,6 +34,8 @@ Error stream_error(const char* act)
     return Error{code, std::string(act) + ": " + std::strerror(code)};
 }
 
+} // namespace
+
 Result<> send_all(int fd, const void* data, std::size_t len)
 {
     const auto* at = static_cast<const char*>(data);
@@ -46,7 +49,6 @@ Result<> send_all(int fd, const void* data, std::size_t len)
     return Ok{};
 }
 
-/// Reads exactly `len` bytes; ECONNRESET when the stream ends before.
 Result<> receive_all(int fd, void* data, std::size_t len)
 {
     auto* at = static_cast<char*>(data);
@@ -60,6 +62,8 @@ Result<> receive_all(int fd, void* data, std::size_t len)
     }
     return Ok{};
 }
+
+namespace {
 
 void serve_sink(int fd)
 {
@@ -122,6 +126,8 @@ void serve_connection(Fd fd)
     if (mode == 'S') serve_sink(fd.get());
     if (mode == 'Q') serve_quiet(fd.get());
     if (mode == 'W') serve_wake(fd.get());
+    if (mode == 'U') serve_upload(fd.get());
+    if (mode == 'D') serve_download(fd.get());
     std::array<char, kMessage> message;
     while (mode == 'R' && receive_all(fd.get(), message.data(), message.size()) &&
            send_all(fd.get(), message.data(), message.size())) {

@@ -116,6 +116,7 @@ public:
         report.count("duplicates", duplicates_);
         report.count("damaged", damaged_);
         report.count("send_errors", send_errors_);
+        report.list("lost_at_ms", lost_at());
         report.number("longest_gap_ms", static_cast<double>(nanoseconds(longest_gap_).count()) * 1e-6);
         report.latency("rtt", rtt_ns_);
         report.print(options.json);
@@ -123,6 +124,18 @@ public:
     }
 
 private:
+    /// When the first thousand of the lost ones were sent, in milliseconds of the wall clock.
+    std::vector<std::uint64_t> lost_at() const
+    {
+        const auto offset = std::chrono::system_clock::now().time_since_epoch() - Clock::now().time_since_epoch();
+        std::vector<std::uint64_t> out;
+        for (std::size_t i = 0; i < sent_at_.size() && out.size() < 1000; ++i)
+            if (i >= seen_.size() || !seen_[i])
+                out.push_back(static_cast<std::uint64_t>(
+                    duration_cast<milliseconds>(sent_at_[i].time_since_epoch() + offset).count()));
+        return out;
+    }
+
     std::vector<Clock::time_point> sent_at_;
     std::vector<bool> seen_;
     std::vector<std::int64_t> rtt_ns_;

@@ -5,8 +5,8 @@
 # ${XDG_CACHE_HOME:-$HOME/.cache}/twill/peers, named by version, Go version and what they were built from. Exit status 77: no Go.
 #
 # Each is a module of its own: flanneld and kube-apiserver want different versions of the same libraries. Versions stand in the
-# go.mod files: change one there, then `go get -tool MODULE@VERSION`. kube-apiserver's `replace` lines are those of Kubernetes'
-# own go.mod with the version instead of the folder.
+# go.mod files: change one there, then `go get -tool MODULE@VERSION`. The `replace` lines of kube-apiserver and kube-proxy are those
+# of Kubernetes' own go.mod with the version instead of the folder.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$HERE/paths.sh"
@@ -28,7 +28,7 @@ build() { # PEER
 }
 
 if [[ -z $PEERS_GO ]]; then
-	echo "missing: go, which builds flanneld and kube-apiserver"
+	echo "missing: go, which builds flanneld, kube-apiserver and kube-proxy"
 	exit 77
 fi
 [[ $# -gt 0 ]] || set -- "${PEERS[@]}"

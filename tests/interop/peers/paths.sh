@@ -4,24 +4,25 @@
 #   flannel          flanneld, the newest release
 #   flannel-old      flanneld, the oldest release that can be had whole from the module proxy
 #   kube-apiserver   the API server of a current Kubernetes
+#   kube-proxy       of the same release
 
 PEERS_DIR_HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck disable=SC2034 # for who sources this
-PEERS=(flannel flannel-old kube-apiserver)
+PEERS=(flannel flannel-old kube-apiserver kube-proxy)
 PEERS_CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/twill/peers
 PEERS_GO=$(command -v go || { [[ ! -x /usr/local/go/bin/go ]] || echo /usr/local/go/bin/go; })
 
 peer_module() {
 	case $1 in
 	flannel*) echo github.com/flannel-io/flannel ;;
-	kube-apiserver) echo k8s.io/kubernetes ;;
+	kube-*) echo k8s.io/kubernetes ;;
 	esac
 }
 
 peer_package() {
 	case $1 in
 	flannel*) peer_module "$1" ;;
-	kube-apiserver) echo k8s.io/kubernetes/cmd/kube-apiserver ;;
+	kube-*) echo "k8s.io/kubernetes/cmd/$1" ;;
 	esac
 }
 
@@ -35,7 +36,7 @@ peer_ldflags() {
 	rest=${version#v*.}
 	case $1 in
 	flannel*) echo "-X $(peer_module "$1")/pkg/version.Version=$version" ;;
-	kube-apiserver)
+	kube-*)
 		echo "-X k8s.io/component-base/version.gitVersion=$version" \
 			"-X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=${rest%%.*}"
 		;;
