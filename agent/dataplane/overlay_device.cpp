@@ -25,6 +25,8 @@ constexpr std::uint16_t kPermanent = 0x80; // NUD_PERMANENT
 constexpr std::uint32_t kMetric6 = 1024;   // what IPv6 makes of no metric (IP6_RT_PRIO_USER)
 constexpr unsigned kIpv6MinMtu = 1280;     // RFC 8200, 5
 constexpr unsigned kEthernet = 1;          // ARPHRD_ETHER
+constexpr std::uint32_t kLocalTable = 255; // RT_TABLE_LOCAL
+constexpr std::uint8_t kHostScope = 254;   // RT_SCOPE_HOST
 
 bool is_ours(const nl::Link& link) { return link.alias == kOverlayAlias || link.group == nl::kUnfinishedGroup; }
 
@@ -253,6 +255,19 @@ bool is_peer(const nl::Neighbour& neighbour, const Wanted& wanted)
     });
 }
 
+// The address of the device as the first of the local table's entries for it.
+nl::Route own_address_route(IfIndex device, const Ip& own)
+{
+    nl::Route route;
+    route.dst = *Cidr::make(own, 32);
+    route.ifindex = device;
+    route.table = kLocalTable;
+    route.type = nl::kRouteLocal;
+    route.scope = kHostScope;
+    route.protocol = kRouteProtocol;
+    return route;
+}
+
 Result<> put_route(nl::Socket& socket, const nl::Route& route, const std::vector<nl::Route>& present)
 {
     if (has(present, route, same)) return Ok{};
@@ -261,6 +276,11 @@ Result<> put_route(nl::Socket& socket, const nl::Route& route, const std::vector
             return Error{EEXIST, "route " + route.dst.to_string() + ": one that is not twill's exists (ifindex " +
                                      std::to_string(other.ifindex.value) + ", protocol " +
                                      std::to_string(other.protocol) + ")"};
+    auto done = nl::put_route(socket, route);
+    if (done || done.error().code != EINVAL || !route.prefsrc || route.dst.family() == Family::v6) return done;
+    // Before 5.14 the lowest address of a subnet is a broadcast address of it. On a node that had cni0 before us it is
+    // cni0's, and no source: the first entry of the local table decides.
+    TWILL_TRY(nl::prepend_route(socket, own_address_route(route.ifindex, *route.prefsrc)));
     return nl::put_route(socket, route);
 }
 
@@ -289,8 +309,11 @@ Result<> ensure_family(nl::Socket& socket, IfIndex device, Family family, const 
 
     TWILL_TRY(remove_stale_routes(socket, device, wanted, routes));
     for (const auto& address : addresses)
-        if (address.ifindex == device && address.ip.family() == family && !has(wanted.addresses, address, same_address))
+        if (address.ifindex == device && address.ip.family() == family &&
+            !has(wanted.addresses, address, same_address)) {
             TWILL_TRY(nl::del_address(socket, address));
+            if (family == Family::v4) TWILL_TRY(nl::del_route(socket, own_address_route(device, address.ip)));
+        }
     for (const auto& neighbour : neighbours)
         if (neighbour.ifindex == device && neighbour.ip.family() == family && neighbour.state == kPermanent &&
             !has(wanted.neighbours, neighbour, same_neighbour) && !is_peer(neighbour, wanted))

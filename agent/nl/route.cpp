@@ -214,6 +214,15 @@ Result<> put_route(Socket& socket, const Route& route)
     return socket.change(message, subject("put route", route));
 }
 
+Result<> prepend_route(Socket& socket, const Route& route)
+{
+    Message message{RTM_NEWROUTE, NLM_F_CREATE};
+    put_route_body(message, route);
+    auto done = socket.change(message, subject("put route", route));
+    if (!done && done.error().code == EEXIST) return Ok{};
+    return done;
+}
+
 Result<> del_route(Socket& socket, const Route& route)
 {
     Message message{RTM_DELROUTE, 0};

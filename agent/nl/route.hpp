@@ -23,6 +23,8 @@ Result<std::vector<Route>> routes(Socket& socket, Family family);
 
 /// Adds the route, or replaces the one of the same table, destination and metric, whoever owns it.
 Result<> put_route(Socket& socket, const Route& route);
+/// Adds the route before any other to its destination with its metric. That it is there already is a success.
+Result<> prepend_route(Socket& socket, const Route& route);
 /// Deletes exactly this route (all fields that are set). Deleting what is absent succeeds.
 Result<> del_route(Socket& socket, const Route& route);
 

@@ -252,6 +252,27 @@ TEST_CASE("overlay: a route to the cluster network that is somebody else's is re
     CHECK(contains(output("ip route"), "10.42.0.0/16 dev wire"));
 }
 
+TEST_CASE("overlay: an address that was a bridge's broadcast address before is the device's, and goes with it")
+{
+    for (const OverlayKind kind : kKinds) {
+        CAPTURE(std::string{to_string(kind)});
+        Namespace ns;
+        shell("ip link add cni0 type bridge && ip link set dev cni0 up && ip addr add 10.42.1.1/24 dev cni0");
+        // What kernels before 5.14 do by themselves.
+        shell("ip route replace broadcast 10.42.1.0 dev cni0 table local proto kernel scope link src 10.42.1.1");
+        const auto device = ensure_overlay(ns.socket(), dual_stack(kind));
+        REQUIRE_MESSAGE(device, device.error().what);
+        CHECK(contains(output("ip route show"), "10.42.0.0/16 via 169.254.116.1 dev twill0 proto 116 src 10.42.1.0"));
+        CHECK(contains(output("ip route get 10.42.1.0"), "local 10.42.1.0"));
+
+        OverlaySpec moved = dual_stack(kind);
+        moved.family.v4 = family("10.42.0.0/16", "10.42.2.0/24", 1450);
+        REQUIRE(ensure_overlay(ns.socket(), moved));
+        CHECK_FALSE(contains(output("ip route show table local"), "10.42.1.0 dev twill0"));
+        CHECK(contains(output("ip route show table local"), "broadcast 10.42.1.0 dev cni0"));
+    }
+}
+
 TEST_CASE("overlay: a taken UDP port is named, with who has it, and no device is left behind")
 {
     Namespace ns;
