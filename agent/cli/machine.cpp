@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
 #include <net/if.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -8,8 +10,10 @@
 #include <filesystem>
 #include <iostream>
 #include <system_error>
+#include <utility>
 
 #include "agent/cli/subcommand.hpp"
+#include "twill/fd.hpp"
 
 namespace twill::cli {
 
@@ -31,6 +35,23 @@ std::optional<bool> confirm(const std::string& question)
     return answer == "y" || answer == "Y" || answer == "yes";
 }
 
+/// Reads until the command closes its output, then its end.
+Result<std::string> read_output(Fd from, pid_t child, const std::string& name)
+{
+    std::string text;
+    std::array<char, 4096> buffer{};
+    for (ssize_t got = 0; (got = ::read(from.get(), buffer.data(), buffer.size())) != 0;) {
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) break;
+        text.append(buffer.data(), static_cast<std::size_t>(got));
+    }
+    int status = 0;
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 127) return Error{ENOENT, name + " is not there"};
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) return Error{EIO, name + " failed"};
+    return text;
+}
+
 /// The program beside this one is preferred to the one in PATH: they are of one version.
 int exec(const std::vector<std::string>& command)
 {
@@ -48,6 +69,23 @@ int exec(const std::vector<std::string>& command)
     }
     execvp(words[0].c_str(), argv.data());
     return errno;
+}
+
+Result<std::string> output(const std::vector<std::string>& command)
+{
+    std::array<int, 2> ends{};
+    if (pipe2(ends.data(), O_CLOEXEC) != 0) return Error{errno, "pipe"};
+    Fd from{ends[0]};
+    Fd to{ends[1]};
+    const pid_t child = fork();
+    if (child < 0) return Error{errno, "fork"};
+    if (child == 0) {
+        dup2(to.get(), STDOUT_FILENO);
+        exec(command);
+        _exit(127);
+    }
+    to = Fd{};
+    return read_output(std::move(from), child, command.front());
 }
 
 std::vector<std::string> list_dir(const std::string& dir)
@@ -69,7 +107,8 @@ Machine real_machine()
             interface_name,
             confirm,
             exec,
-            list_dir};
+            list_dir,
+            output};
 }
 
 } // namespace twill::cli

@@ -26,6 +26,11 @@ void detach_options(CLI::App& app, Options& options)
         ->capture_default_str();
 }
 
+void migrate_options(CLI::App& app, Options& options)
+{
+    app.add_option("action", options.migrate, "status")->check(CLI::IsMember({"status"}))->required();
+}
+
 void completion_options(CLI::App& app, Options& options)
 {
     app.add_option("shell", options.shell, "bash")->capture_default_str();
@@ -48,6 +53,10 @@ constexpr std::array kSubcommands = {
                "twillctl drops -o json | jq '.items[]|select(.class==\"drop\" and .packets>0)'",
                drops_options, cmd_drops},
     Subcommand{"maps", "the BPF maps: what each is, entries, capacity, memory", "twillctl maps", no_options, cmd_maps},
+    Subcommand{"migrate", "from flannel: who runs which node, and what would stop a take-over of this one",
+               "twillctl migrate status\n"
+               "twillctl migrate status -o json | jq '.checks[]|select(.verdict==\"stop\")'",
+               migrate_options, cmd_migrate},
     Subcommand{"detach", "take the data plane of this node away",
                "twillctl detach --dry-run    list what would go\n"
                "twillctl detach              asks first\n"

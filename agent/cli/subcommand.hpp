@@ -42,6 +42,7 @@ struct Options {
     bool dry_run = false;                ///< detach --dry-run
     std::string overlay_name = "twill0"; ///< detach --overlay-name
     std::string shell = "bash";          ///< completion SHELL
+    std::string migrate = "status";      ///< migrate ACTION
     bool wants_json() const { return output == "json"; }
 };
 
@@ -53,6 +54,8 @@ struct Machine {
     std::function<std::optional<bool>(const std::string& question)> confirm;  ///< nullopt: nobody to ask
     std::function<int(const std::vector<std::string>& command)> exec;         ///< does not return, or a positive errno
     std::function<std::vector<std::string>(const std::string& dir)> list_dir; ///< names, sorted; empty if absent
+    /// What it printed when it ended with 0; its messages go to ours.
+    std::function<Result<std::string>(const std::vector<std::string>& command)> output;
 };
 /// This machine.
 Machine real_machine();
@@ -83,6 +86,7 @@ Exit cmd_peers(const Env& env);
 Exit cmd_endpoints(const Env& env);
 Exit cmd_drops(const Env& env);
 Exit cmd_maps(const Env& env);
+Exit cmd_migrate(const Env& env);
 Exit cmd_detach(const Env& env);
 Exit cmd_version(const Env& env);
 Exit cmd_completion(const Env& env);

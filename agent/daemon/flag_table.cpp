@@ -76,6 +76,8 @@ constexpr std::array kFlags = {
     FlagSpec{"log-format", text, twill, "auto", "auto|text|json",
              "form of the log lines; auto is json inside Kubernetes and text elsewhere"},
     FlagSpec{"detach", boolean, twill, "false", "", "take the data plane of a stopped agent away and exit"},
+    FlagSpec{"preflight", boolean, twill, "false", "",
+             "tell as JSON what of this node would stop twilld from taking it over, change nothing and exit"},
 };
 
 } // namespace

@@ -96,7 +96,7 @@ Result<std::string> normalise(const FlagSpec& flag, const std::string& value)
 FlagExit usage_error(const std::string& what) { return {2, what + "\n" + flag_usage()}; }
 
 /// Requests for something else than running: not taken from the environment.
-bool is_command(std::string_view name) { return name == "version" || name == "detach"; }
+bool is_command(std::string_view name) { return name == "version" || name == "detach" || name == "preflight"; }
 
 /// One pass over the command line, in the order of Go's FlagSet.parseOne.
 std::optional<FlagExit> parse_command_line(std::span<const std::string> args, Flags& flags)

@@ -9,6 +9,7 @@
 
 #include "agent/daemon/api_server.hpp"
 #include "agent/daemon/memory.hpp"
+#include "agent/daemon/migrate.hpp"
 #include "agent/daemon/node.hpp"
 #include "agent/daemon/sd_notify.hpp"
 #include "agent/daemon/stores.hpp"
@@ -44,6 +45,7 @@ void serve(ApiServer& api, Node& node, Loop& loop)
     api.route("GET", "/v1/status", [&node](const Request&) { return Response::json(to_json(node.status())); });
     api.route("GET", "/v1/peers", [&node](const Request&) { return Response::json(to_json(node.peers())); });
     api.route("GET", "/v1/endpoints", [&node](const Request&) { return Response::json(to_json(node.endpoints())); });
+    api.route("GET", "/v1/migrate", [&node](const Request&) { return Response::json(node.migration()); });
     api.route("POST", "/v1/detach", [&node, &loop](const Request&) {
         const auto done = node.detach();
         auto response = done ? Response::json(R"({"detached":true})") : Response::problem(500, done.error().what);
@@ -112,6 +114,10 @@ int run(int argc, char** argv)
     if (settings->detach) {
         const auto done = tear_down(settings->bpf_root, settings->overlay_name);
         return done ? 0 : fail(done.error());
+    }
+    if (settings->preflight) {
+        std::cout << migration_json(nullptr, "", check_migration(read_migrate_input(*settings, std::nullopt))) << '\n';
+        return 0;
     }
     if (settings->ip_masq) log::warn("masquerade: not available");
     keep_memory_low();

@@ -47,6 +47,8 @@ public:
     void start();
     bool is_ready() const { return ready_; }
     Status status() const;
+    /// Who runs which node, and what a take-over of this one would meet; see migration_json().
+    std::string migration() const;
     /// What the data plane that carries is known to hold.
     Peers peers() const { return carrier() ? carrier()->programmed_peers() : Peers{}; }
     Endpoints endpoints() const { return carrier() ? carrier()->programmed_endpoints() : Endpoints{}; }

@@ -5,6 +5,7 @@
 
 #include <fstream>
 
+#include "agent/daemon/migrate.hpp"
 #include "agent/daemon/node.hpp"
 
 namespace twill {
@@ -123,6 +124,13 @@ Status Node::status() const
     for (const auto& other : pins_.other_schemas())
         status.warnings.push_back("pins of another version: " + pins_.root() + "/" + other);
     return status;
+}
+
+std::string Node::migration() const
+{
+    std::vector<Lease> leases;
+    for (const auto& [key, lease] : leases_.leases()) leases.push_back(lease);
+    return migration_json(&leases, own_ ? own_->key : "", check_migration(read_migrate_input(settings_, conf_)));
 }
 
 } // namespace twill

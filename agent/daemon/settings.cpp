@@ -358,6 +358,7 @@ Result<> set_node(Settings& settings, const Chosen& chosen)
 Result<> set_twill(Settings& settings, Merge& merge)
 {
     settings.detach = merge("detach").value == "true";
+    settings.preflight = merge("preflight").value == "true";
     TWILL_TRY(set_store(settings, merge));
     TWILL_TRY(set_node(settings, merge("node")));
     TWILL_TRY_AS(bpf_root, absolute_path(merge("bpf-root")));

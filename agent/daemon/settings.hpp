@@ -88,7 +88,8 @@ struct Settings {
     AntiSpoof anti_spoof = AntiSpoof::loose;
     std::map<std::string, FeatureSetting, std::less<>> features; ///< every known name
     log::Format log_format = log::Format::automatic;
-    bool detach = false; ///< take the data plane away and exit
+    bool detach = false;    ///< take the data plane away and exit
+    bool preflight = false; ///< tell what a take-over meets, and exit
 
     /// Flag name -> where its value came from; a feature is "feature.tcx".
     std::map<std::string, Origin, std::less<>> origins;

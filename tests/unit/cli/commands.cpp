@@ -159,6 +159,44 @@ TEST_CASE("version: both programs, and no failure without an agent")
     CHECK(ctl.json()["twilld"] == "0.1.0");
 }
 
+TEST_CASE("migrate status: who runs which node, the checks, and 5 when one of them stops a take-over")
+{
+    Ctl ctl;
+    const std::string body =
+        R"({"nodes":[{"node":"a","runs":"twill","own":true,"pods":["10.42.1.0/24"],"public_ip":["192.0.2.1"],
+        "backend":"vxlan"},{"node":"","runs":"flannel","own":false,"pods":["10.42.2.0/24"],"public_ip":["192.0.2.2"],
+        "backend":"vxlan"}],"checks":[{"name":"mtu","verdict":"ok","text":"1450"}]})";
+    ctl.api = answering(200, body);
+    CHECK(ctl.run({"migrate", "status"}) == 0);
+    for (const char* text :
+         {"a (this one)  twill", "flannel  10.42.2.0/24", "1 of 2 nodes run twill", "mtu    ok", "nothing stops"}) {
+        CAPTURE(text);
+        CAPTURE(ctl.out);
+        CHECK(ctl.out.find(text) != std::string::npos);
+    }
+    CHECK(ctl.run({"migrate", "status", "-o", "json"}) == 0);
+    CHECK(ctl.json() == Json::parse(body));
+    ctl.api = answering(200, R"({"nodes":[],"checks":[{"name":"mtu","verdict":"stop","text":"too much"}]})");
+    CHECK(ctl.run({"migrate", "status"}) == 5);
+    CHECK(ctl.out.find("too much") != std::string::npos);
+    ctl.api = answering(500, "");
+    CHECK(ctl.run({"migrate", "status"}) == 1);
+    CHECK(ctl.run({"migrate", "start"}) == 2);
+    CHECK(ctl.run({"migrate"}) == 2);
+}
+
+TEST_CASE("migrate status: without an agent twilld looks at this node")
+{
+    Ctl ctl;
+    CHECK(ctl.run({"migrate", "status"}) == 1);
+    CHECK(ctl.err.find("twilld is not there") != std::string::npos);
+    ctl.printed = R"({"nodes":null,"checks":[{"name":"mtu","verdict":"ok","text":"1450"}]})";
+    CHECK(ctl.run({"migrate", "status", "--bpf-root", "/b"}) == 0);
+    CHECK(ctl.executed == std::vector<std::string>{"twilld", "-preflight", "-bpf-root=/b"});
+    CHECK(ctl.out.find("NODE") == std::string::npos);
+    CHECK(ctl.out.find("nothing stops") != std::string::npos);
+}
+
 TEST_CASE("completion: the script names every subcommand and its options")
 {
     Ctl ctl;

@@ -65,6 +65,7 @@ struct Ctl {
     std::optional<bool> answer; ///< what the person at the terminal says; nullopt: there is none
     std::string asked;
     std::vector<std::string> executed;
+    std::string printed; ///< by what is executed; empty: it is not there
     std::map<std::string, std::vector<std::string>> dirs;
     std::string root;
     std::string socket;
@@ -92,6 +93,11 @@ struct Ctl {
         machine.exec = [this](const std::vector<std::string>& command) {
             executed = command;
             return 0;
+        };
+        machine.output = [this](const std::vector<std::string>& command) -> Result<std::string> {
+            executed = command;
+            if (printed.empty()) return Error{ENOENT, "twilld is not there"};
+            return printed;
         };
         machine.list_dir = [this](const std::string& dir) { return dirs[dir]; };
         std::ostringstream out_stream;

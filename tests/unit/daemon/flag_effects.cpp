@@ -91,6 +91,7 @@ const std::vector<Row> kRows = {
     {"cni-state-dir", "/cni", [](const Settings& s) { return s.cni_state_dir; }, "/cni"},
     {"log-format", "json", [](const Settings& s) { return text(s.log_format == log::Format::json); }, "true"},
     {"detach", "true", [](const Settings& s) { return text(s.detach); }, "true"},
+    {"preflight", "true", [](const Settings& s) { return text(s.preflight); }, "true"},
 };
 
 /// Not settings: they end the program before there are any; tests/unit/daemon/flags.cpp has them.
@@ -117,8 +118,8 @@ TEST_CASE("flags: each has its effect, on the command line and as a variable")
         }
         const auto by_variable = make({}, {{env_name(*flag), row.value}});
         REQUIRE(by_variable);
-        if (row.name == std::string_view("detach"))
-            CHECK_FALSE(by_variable->detach); // asks for something else than running
+        if (row.name == std::string_view("detach") || row.name == std::string_view("preflight"))
+            CHECK_FALSE((by_variable->detach || by_variable->preflight)); // they ask for something else than running
         else if (row.effect != nullptr)
             CHECK(row.effect(*by_variable) == row.expected);
     }
