@@ -13,7 +13,8 @@ static __always_inline int tw_admit(struct __sk_buff *skb)
 	struct tw_peer *peer;
 	const struct ethhdr *eth;
 	struct tw_pkt pkt;
-	__u32 stats = 0, mtu;
+	struct tw_sender sender;
+	__u32 mtu;
 	int ret, l4;
 
 	/* A flannel overlay carries IP only. The kernel has taken an inner VLAN tag off. */
@@ -22,7 +23,7 @@ static __always_inline int tw_admit(struct __sk_buff *skb)
 	ret = tw_parse_l3(skb, tw_ethertype(skb), ETH_HLEN, &pkt);
 	if (ret)
 		return ret > 0 ? TW_DROP(BAD_VXLAN) : ret;
-	ret = tw_check_overlay(skb, &pkt, &stats);
+	ret = tw_check_overlay(skb, &pkt, &sender);
 	if (ret == TW_STACK(VERIFIED)) {
 		/* What tw_from_wire sends here carries our MAC; what tw_from_host sent round, that of the overlay's
 		 * gateway. */
@@ -37,7 +38,7 @@ static __always_inline int tw_admit(struct __sk_buff *skb)
 	ret = tw_check_nested(skb, &pkt);
 	if (ret)
 		return ret;
-	tw_count_rx(stats, pkt.l3_len);
+	tw_count_rx((__u32)sender.stats, pkt.l3_len);
 
 	/* Such a packet of a flow that the programs carry must not meet conntrack, which has not seen the others. */
 	l4 = tw_parse_l4_all(skb, &pkt);

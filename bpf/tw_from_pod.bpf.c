@@ -39,14 +39,12 @@ static __always_inline void tw_report_claim(struct __sk_buff *skb, const struct 
  * among themselves. */
 static __always_inline int tw_check_forged(struct __sk_buff *skb, const struct tw_pkt *pkt)
 {
-	if (tw_in_cluster(&pkt->dst) && !tw_is_own_host(&pkt->dst, pkt->v6))
+	__u32 own = tw_forget(skb, tw_is_own_host(&pkt->dst) || tw_is_own_node(&pkt->dst)), forged;
+
+	if (!own && tw_in_cluster(&pkt->dst))
 		return 0;
-	if (!tw_aims_at_tunnel(skb, pkt))
-		return 0;
-	if (tw_is_own_host(&pkt->dst, pkt->v6) || tw_is_own_node(&pkt->dst) ||
-	    bpf_map_lookup_elem(&tw_nodes, &pkt->dst))
-		return TW_DROP(FORGED);
-	return 0;
+	forged = tw_aims_at_tunnel(skb, pkt) && (own || bpf_map_lookup_elem(&tw_nodes, &pkt->dst));
+	return tw_forget(skb, forged) ? TW_DROP(FORGED) : 0;
 }
 
 /* Does the pod send the frame to its gateway? What it sends to another pod that routes, or to nobody, the stack
@@ -146,7 +144,7 @@ static __always_inline int tw_judge(struct __sk_buff *skb, const struct tw_pkt *
 	}
 	slot->local = (__u8)local;
 	tw_put_mac(slot->host_mac, source->host_mac);
-	tw_cache_store(slot, basis, tw_ifindex(skb), pkt, 0);
+	tw_cache_store(slot, basis, tw_ifindex(skb), pkt, 0, 0);
 	return 0;
 }
 

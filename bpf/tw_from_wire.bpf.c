@@ -34,6 +34,7 @@ static __always_inline int tw_receive_quick(struct __sk_buff *skb)
 /* Any packet. */
 static __always_inline int tw_receive_any(struct __sk_buff *skb)
 {
+	struct tw_arrival arrival;
 	struct tw_pkt pkt;
 	int ret;
 
@@ -46,10 +47,10 @@ static __always_inline int tw_receive_any(struct __sk_buff *skb)
 		return ret;
 	ret = tw_is_tunnel(skb, &pkt);
 	if (!ret)
-		return tw_decap(skb, &pkt);
-	if (ret == TW_STACK(NOT_OURS))
-		return tw_receive_direct(skb, &pkt);
-	return ret;
+		ret = tw_open(skb, &pkt, &arrival);
+	else if (ret == TW_STACK(NOT_OURS))
+		ret = tw_open_direct(skb, &pkt, &arrival);
+	return ret ? ret : tw_receive(skb, &pkt, &arrival);
 }
 
 SEC("tc")

@@ -76,7 +76,7 @@ Result<Programs> Programs::load(const tw_cfg& cfg, const PinDir& pins)
 {
     libbpf_set_print(keep_text);
     libbpf_text().clear();
-    const Skeleton skeleton(open_programs(cfg.ct_lookup != 0));
+    const Skeleton skeleton(open_programs(built_in_object(cfg.ct_lookup != 0)));
     if (!skeleton) return load_error(errno, "open the BPF object");
     const_cast<tw_cfg&>(skeleton->rodata->tw_cfg) = cfg;
     // The time, as no two loads have the same; doubled, as the epoch is a time too.

@@ -19,18 +19,32 @@
 
 namespace twill {
 
-/// Opens the programs. There are two objects of the same maps, programs and constants: one that can ask conntrack, for
-/// which libbpf wants the kernel's BTF and the kernel its JIT, and one that cannot and wants neither. nullptr: see
-/// errno.
-inline twill_dp* open_programs(bool can_ask_conntrack)
+/// An object file in memory.
+struct BpfObject {
+    const void* bytes = nullptr;
+    std::size_t size = 0;
+};
+
+/// The object with the programs, as it was built in. There are two of the same maps, programs and constants: one that
+/// can ask conntrack, for which libbpf wants the kernel's BTF and the kernel its JIT, and one that cannot and wants
+/// neither.
+inline BpfObject built_in_object(bool can_ask_conntrack)
 {
-    if (can_ask_conntrack) return twill_dp__open();
+    BpfObject object;
+    object.bytes = can_ask_conntrack ? twill_dp__elf_bytes(&object.size) : twill_plain__elf_bytes(&object.size);
+    return object;
+}
+
+/// Opens the programs of an object, which must live as long as what is returned. nullptr: see errno.
+inline twill_dp* open_programs(const BpfObject& object)
+{
     auto* skeleton = static_cast<twill_dp*>(std::calloc(1, sizeof(twill_dp)));
     if (skeleton == nullptr) return nullptr;
     int rc = twill_dp__create_skeleton(skeleton);
     if (rc == 0) {
         auto& file = *skeleton->skeleton;
-        file.data = const_cast<void*>(twill_plain__elf_bytes(&file.data_sz));
+        file.data = const_cast<void*>(object.bytes);
+        file.data_sz = object.size;
         rc = bpf_object__open_skeleton(skeleton->skeleton, nullptr);
     }
     if (rc == 0) return skeleton;

@@ -46,7 +46,7 @@ static __always_inline int tw_cacheable(const struct tw_pkt *pkt)
 /* Writes the part that identifies; the finding itself is the caller's to fill in, before or after. `outer` may be NULL.
  * Any packet's may stay here until the next comes; it is found again only if it is cacheable. */
 static __always_inline void tw_cache_store(struct tw_cached *cached, const struct tw_basis *basis, __u32 ifindex,
-					   const struct tw_pkt *pkt, const struct tw_addr *outer)
+					   const struct tw_pkt *pkt, const struct tw_addr *outer, int tunnel)
 {
 	if (outer)
 		cached->outer = *outer;
@@ -59,7 +59,7 @@ static __always_inline void tw_cache_store(struct tw_cached *cached, const struc
 	cached->dport = bpf_htons(pkt->dport);
 	cached->proto = pkt->proto;
 	cached->v6 = pkt->v6;
-	cached->tunnel = outer != 0;
+	cached->tunnel = (__u8)tunnel;
 	cached->gen = basis->gen;
 	cached->epoch = tw_cacheable(pkt) ? basis->epoch : 0;
 }

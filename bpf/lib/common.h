@@ -97,7 +97,7 @@ static __always_inline int tw_addr_eq(const struct tw_addr *a, const volatile st
 	const volatile __u64 *y = (const volatile __u64 *)b;
 	const __u64 *x = (const __u64 *)a;
 
-	return x[1] == y[1] && x[0] == y[0];
+	return !((x[1] ^ y[1]) | (x[0] ^ y[0]));
 }
 
 /* IPv4 in disguise (RFC 4291 2.5.5.2): must not be on a wire, and would be taken for the IPv4 address in our maps. */
@@ -190,7 +190,7 @@ static __always_inline int tw_net_has(const volatile struct tw_net *net, const s
 	const volatile __u64 *base = (const volatile __u64 *)&net->addr;
 	const __u64 *x = (const __u64 *)addr;
 
-	return (x[1] & mask[1]) == base[1] && (x[0] & mask[0]) == base[0];
+	return !(((x[1] & mask[1]) ^ base[1]) | ((x[0] & mask[0]) ^ base[0]));
 }
 
 static __always_inline int tw_in_cluster(const struct tw_addr *addr)
@@ -204,14 +204,16 @@ static __always_inline int tw_in_own_pods(const struct tw_addr *addr)
 }
 
 /* The node's own addresses inside the pod network: the overlay device has the first of its pod CIDR, the pods' gateway
- * the one after, by flannel's convention. */
-static __always_inline int tw_is_own_host(const struct tw_addr *addr, int v6)
+ * the one after, by flannel's convention. In this and what is above and below a comparison is one branch, not one for
+ * each word: the verifier follows all. */
+static __always_inline int tw_is_own_host(const struct tw_addr *addr)
 {
-	const volatile __u32 *base = (const volatile __u32 *)(v6 ? &tw_cfg.own_v6.addr : &tw_cfg.own_v4.addr);
-	const __u32 *x = (const __u32 *)addr;
+	const __u64 last = (__u64)bpf_htonl(1) << 32;
+	const volatile __u64 *v4 = (const volatile __u64 *)&tw_cfg.own_v4.addr;
+	const volatile __u64 *v6 = (const volatile __u64 *)&tw_cfg.own_v6.addr;
+	const __u64 *x = (const __u64 *)addr;
 
-	return (x[3] | bpf_htonl(1)) == (base[3] | bpf_htonl(1)) && x[2] == base[2] && x[1] == base[1] &&
-	       x[0] == base[0];
+	return !((x[0] ^ v4[0]) | ((x[1] ^ v4[1]) & ~last)) || !((x[0] ^ v6[0]) | ((x[1] ^ v6[1]) & ~last));
 }
 
 static __always_inline int tw_is_own_node(const struct tw_addr *addr)

@@ -85,13 +85,11 @@ static __always_inline int tw_strip(struct __sk_buff *skb, __u32 room)
 	return (int)bpf_skb_adjust_room(skb, -(__s32)room, BPF_ADJ_ROOM_MAC, flags);
 }
 
-/* Makes the packet inside of it: counts it for the sender at index `stats`, takes off the outer headers, sets TOS from
- * `had` to `tos` and the mark to the VXLAN header's group. 0 or drops. */
-static __always_inline int tw_unpack(struct __sk_buff *skb, int v6, __u32 l3_len, __u8 had, __u8 tos, __be32 flags,
-				     __u32 stats)
+/* Makes the packet inside of it: takes off `room` bytes of outer headers, sets TOS from `had` to `tos` and the mark to
+ * the VXLAN header's group. 0 or drops. */
+static __always_inline int tw_unpack(struct __sk_buff *skb, int v6, __u32 room, __u8 had, __u8 tos, __be32 flags)
 {
-	tw_count_rx(stats, l3_len);
-	if (tw_strip(skb, tw_outer_size(v6)))
+	if (tw_strip(skb, room))
 		return TW_DROP(KERNEL_ERROR);
 	if (tw_cfg.gbp && flags & bpf_htonl((__u32)TW_VXLAN_GROUP << 24))
 		skb->mark = bpf_ntohl(flags) & 0xffff;
@@ -100,90 +98,115 @@ static __always_inline int tw_unpack(struct __sk_buff *skb, int v6, __u32 l3_len
 	return 0;
 }
 
-/* The packet inside, from the node `outer`: who sent it, and where does it go? On 0 `*to_pod` tells whether to
- * slot->endpoint, and slot->stats is the sender's. `tos` and `misfit` are what the caller found out: the inner TOS or a
- * drop, and whether the kernel must decapsulate it. */
-static __always_inline int tw_judge_inner(struct __sk_buff *skb, const struct tw_pkt *pkt, int l4,
-					  const struct tw_addr *outer, const struct tw_mac *smac, int tos, __u32 misfit,
-					  __s32 len_diff, struct tw_cached *slot, const struct tw_basis *basis,
-					  int *to_pod)
-{
-	struct tw_endpoint *endpoint;
-	__u32 stats = 0, mtu = 0;
-	int ret;
+/* How a packet came. Whole words: see TW_KEY. */
+struct tw_arrival {
+	struct tw_addr outer; /* the node that VXLAN came from; all zero: it came without */
+	struct tw_mac smac;   /* Ethernet source; of VXLAN the inner one */
+	__u64 room;	      /* bytes of outer headers; 0: none */
+	__u64 flags;	      /* of the VXLAN header, network order */
+	__s64 tos;	      /* of the packet itself, when its outer headers are off; < 0: to be dropped for it */
+	__u64 misfit;	      /* other than 0: the kernel must decapsulate */
+};
 
-	ret = tw_check_sender(outer, smac, &pkt->src, pkt->v6, &stats);
-	if (ret)
-		return ret;
-	if (tos < 0)
-		return tos;
-	if (misfit)
-		return tw_kernel_decap();
-	ret = tw_check_nested(skb, pkt);
-	if (ret)
-		return ret;
-	ret = tw_choose_endpoint(skb, pkt, l4, tw_in_cluster(&pkt->src), len_diff, &endpoint, &mtu);
-	if (ret)
-		return ret;
-	tw_cache_store(slot, basis, tw_ifindex(skb), pkt, outer);
-	/* That a node which we do not know may pass depends on more than the cache holds. */
-	if (!endpoint || !bpf_map_lookup_elem(&tw_nodes, outer))
-		slot->epoch = 0;
-	slot->stats = stats;
-	*to_pod = endpoint != 0;
-	if (endpoint)
-		tw_endpoint_store(slot, endpoint, mtu);
-	return 0;
-}
-
-/* VXLAN for this node; `outer` is parsed up to the network layer and tw_is_tunnel() said 0, so it has no options. */
-static __always_inline int tw_decap(struct __sk_buff *skb, const struct tw_pkt *outer)
+/* Opens VXLAN for this node: `pkt`, parsed up to the network layer, for which tw_is_tunnel() said 0 (so it has no
+ * options), becomes the packet inside. 0, or the verdict. */
+static __always_inline int tw_open(struct __sk_buff *skb, struct tw_pkt *pkt, struct tw_arrival *arrival)
 {
-	__u32 room = tw_outer_size(outer->v6);
-	__be16 h_proto = outer->v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
+	__u32 room = tw_outer_size(pkt->v6), l3_len = pkt->l3_len, udp_len;
+	__be16 h_proto = pkt->v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
 	const struct tw_outer_tail *tail;
-	struct tw_cached *slot;
-	__u32 udp_len, misfit, hash;
-	struct tw_vxlan vxlan;
-	struct tw_basis basis;
-	struct tw_pkt pkt;
-	struct tw_mac smac;
-	int ret, l4, tos, to_pod;
+	__u8 tos = pkt->tos;
+	int ret;
 
 	tail = tw_header(skb, ETH_HLEN + room - sizeof(*tail), sizeof(*tail));
 	if (!tail)
 		return TW_DROP(SHORT);
-	vxlan = tail->vxlan;
-	udp_len = bpf_ntohs(tail->udp.len);
-	ret = tw_check_vxlan(vxlan.flags, vxlan.vni);
+	udp_len = bpf_ntohs(tail->udp.len) + room - sizeof(*tail);
+	arrival->flags = tail->vxlan.flags;
+	ret = tw_check_vxlan(tail->vxlan.flags, tail->vxlan.vni);
 	if (ret)
 		return ret;
 	if (!tw_is_own_mac(tail->inner.h_dest))
 		return TW_DROP(BAD_MAC);
 	if (tail->inner.h_proto != h_proto)
 		return TW_DROP(BAD_VXLAN);
-	smac = tw_mac_at(tail->inner.h_source);
-	ret = tw_parse_l3(skb, h_proto, ETH_HLEN + room, &pkt);
+	arrival->smac = tw_mac_at(tail->inner.h_source);
+	arrival->outer = pkt->src;
+	arrival->room = room;
+	ret = tw_parse_l3(skb, h_proto, ETH_HLEN + room, pkt);
 	if (ret)
 		return ret;
-	tos = tw_ecn_decap(outer->tos, pkt.tos);
+	arrival->tos = tw_ecn_decap(tos, pkt->tos);
 	/* Before 7.3 no helper takes the tunnel's GSO type off: TCP is right all the same, segments of anything else
 	 * would be lost. Lengths that contradict each other are the kernel's to judge. */
-	misfit = skb->gso_size * (__u32)(pkt.proto ^ IPPROTO_TCP) | ((pkt.l3_len + room) ^ outer->l3_len) |
-		 ((udp_len + outer->l4_off - outer->l3_off) ^ outer->l3_len);
-	l4 = tw_parse_l4_all(skb, &pkt);
-	hash = tw_flow_hash(&pkt);
+	arrival->misfit = skb->gso_size * (__u32)(pkt->proto ^ IPPROTO_TCP) | ((pkt->l3_len + room) ^ l3_len) |
+			  (udp_len ^ l3_len);
+	return 0;
+}
+
+/* A packet without outer headers for a pod of ours, or from a pod for this node itself, which has its route back to
+ * that pod by the overlay device. 0, or the verdict. */
+static __always_inline int tw_open_direct(struct __sk_buff *skb, const struct tw_pkt *pkt, struct tw_arrival *arrival)
+{
+	const struct ethhdr *eth;
+
+	if (!tw_in_own_pods(&pkt->dst))
+		return TW_STACK(NOT_OURS);
+	eth = tw_header(skb, 0, sizeof(*eth));
+	if (!eth)
+		return TW_DROP(SHORT);
+	arrival->smac = tw_mac_at(eth->h_source);
+	tw_fresh(&arrival->outer, TW_WORDS(arrival->outer));
+	arrival->room = 0;
+	arrival->flags = 0;
+	arrival->tos = pkt->tos;
+	arrival->misfit = 0;
+	return 0;
+}
+
+/* The packet `pkt` may come from whom it says, or it is no peer's: where does it go? */
+static __always_inline int tw_receive(struct __sk_buff *skb, struct tw_pkt *pkt, const struct tw_arrival *arrival)
+{
+	__u32 hash, mtu = 0, room = tw_forget(skb, (__u32)arrival->room);
+	struct tw_endpoint *endpoint;
+	struct tw_sender sender;
+	struct tw_cached *slot;
+	struct tw_basis basis;
+	int ret, l4;
+
+	l4 = tw_parse_l4_all(skb, pkt);
+	hash = tw_flow_hash(pkt);
 	basis = tw_cache_basis(hash);
-	slot = tw_cache_slot(hash, tw_addr_fold(&pkt.src));
+	slot = tw_cache_slot(hash, tw_addr_fold(&pkt->src));
 	if (!slot)
 		return TW_DROP(KERNEL_ERROR);
-	ret = tw_judge_inner(skb, &pkt, l4, &outer->src, &smac, tos, misfit, -(__s32)room, slot, &basis, &to_pod);
+	ret = tw_check_sender(room ? &arrival->outer : 0, &arrival->smac, &pkt->src, pkt->v6, &sender);
 	if (ret)
 		return ret;
-	ret = tw_unpack(skb, pkt.v6, pkt.l3_len, pkt.tos, (__u8)tos, vxlan.flags, slot->stats);
+	if (arrival->tos < 0)
+		return (int)arrival->tos;
+	if (arrival->misfit)
+		return tw_kernel_decap();
+	ret = tw_check_nested(skb, pkt);
 	if (ret)
 		return ret;
-	return to_pod ? tw_into_pod(skb, pkt.v6, &slot->endpoint) : tw_into_stack(skb, &smac);
+	ret = tw_choose_endpoint(skb, pkt, l4, tw_in_cluster(&pkt->src), -(__s32)room, &endpoint, &mtu);
+	if (ret)
+		return ret;
+	tw_cache_store(slot, &basis, tw_ifindex(skb), pkt, &arrival->outer, room != 0);
+	/* That a node which we do not know may pass depends on more than the cache holds. */
+	if (!endpoint || !sender.known)
+		slot->epoch = 0;
+	slot->stats = (__u32)sender.stats;
+	if (endpoint)
+		tw_endpoint_store(slot, endpoint, mtu);
+	tw_count_rx((__u32)sender.stats, pkt->l3_len);
+	if (room) {
+		ret = tw_unpack(skb, pkt->v6, room, pkt->tos, (__u8)arrival->tos, (__be32)arrival->flags);
+		if (ret)
+			return ret;
+	}
+	return endpoint ? tw_into_pod(skb, pkt->v6, &slot->endpoint) : tw_into_stack(skb, &arrival->smac);
 }
 
 /* The next packet of a flow in VXLAN; `outer` is what its first IP header said. */
@@ -217,50 +240,7 @@ static __always_inline int tw_decap_quick(struct __sk_buff *skb, int v6, const s
 	slot = tw_quick_find(ip + room, v6, &quick, tw_ifindex(skb), ip);
 	if (unlikely(!slot || !tw_endpoint_ready(skb, slot, -(__s32)room)))
 		return TW_LONG_WAY;
-	ret = tw_unpack(skb, v6, quick.l3_len, quick.tos, (__u8)tos, flags, slot->stats);
+	tw_count_rx(slot->stats, quick.l3_len);
+	ret = tw_unpack(skb, v6, room, quick.tos, (__u8)tos, flags);
 	return unlikely(ret) ? ret : tw_into_pod(skb, v6, &slot->endpoint);
-}
-
-/* A packet to a pod of ours without outer headers: only from a peer that we reach the same way. An outside client's
- * goes through the stack, or conntrack would see half of its connection. */
-static __always_inline int tw_receive_direct(struct __sk_buff *skb, struct tw_pkt *pkt)
-{
-	struct tw_endpoint *endpoint;
-	const struct ethhdr *eth;
-	struct tw_cached *slot;
-	struct tw_basis basis;
-	struct tw_peer *peer;
-	struct tw_mac smac;
-	__u32 hash, mtu;
-	int ret, l4;
-
-	if (!tw_in_own_pods(&pkt->dst))
-		return TW_STACK(NOT_OURS);
-	l4 = tw_parse_l4_all(skb, pkt);
-	hash = tw_flow_hash(pkt);
-	basis = tw_cache_basis(hash);
-	peer = tw_peer_lookup(&pkt->src, pkt->v6);
-	if (!peer || peer->mode != TW_MODE_DIRECT)
-		return TW_STACK(NOT_OURS);
-	ret = tw_check_nested(skb, pkt);
-	if (ret)
-		return ret;
-	ret = tw_choose_endpoint(skb, pkt, l4, 1, 0, &endpoint, &mtu);
-	if (ret)
-		return ret;
-	tw_count_rx(peer->stats, pkt->l3_len);
-	if (endpoint) {
-		slot = tw_cache_slot(hash, tw_addr_fold(&pkt->src));
-		if (!slot)
-			return TW_DROP(KERNEL_ERROR);
-		tw_cache_store(slot, &basis, tw_ifindex(skb), pkt, 0);
-		tw_endpoint_store(slot, endpoint, mtu);
-		slot->stats = peer->stats;
-		return tw_into_pod(skb, pkt->v6, endpoint);
-	}
-	eth = tw_header(skb, 0, sizeof(*eth));
-	if (!eth)
-		return TW_DROP(SHORT);
-	smac = tw_mac_at(eth->h_source);
-	return tw_into_stack(skb, &smac);
 }

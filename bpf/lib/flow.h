@@ -15,30 +15,28 @@ static __always_inline int tw_ct_has_nat(struct __sk_buff *skb, const struct tw_
 /* Is the destination the lower end, in memory order? */
 static __always_inline int tw_flow_swapped(const struct tw_pkt *pkt)
 {
-	const __u32 *a = (const __u32 *)&pkt->flow_src;
-	const __u32 *b = (const __u32 *)&pkt->flow_dst;
+	const __u64 *a = (const __u64 *)&pkt->flow_src;
+	const __u64 *b = (const __u64 *)&pkt->flow_dst;
 
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < 2; i++)
 		if (a[i] != b[i])
-			return bpf_ntohl(a[i]) > bpf_ntohl(b[i]);
+			return bpf_be64_to_cpu(a[i]) > bpf_be64_to_cpu(b[i]);
 	return pkt->sport > pkt->dport;
 }
 
-static __always_inline void tw_flow_key(const struct tw_pkt *pkt, struct tw_flow *key)
+/* Written word by word and the same way for both orders: see TW_KEY. */
+static __always_inline void tw_flow_key(struct __sk_buff *skb, const struct tw_pkt *pkt, struct tw_flow *key)
 {
-	tw_fresh(key, TW_WORDS(*key));
-	key->proto = pkt->flow_proto;
-	if (tw_flow_swapped(pkt)) {
-		key->a = pkt->flow_dst;
-		key->b = pkt->flow_src;
-		key->a_port = pkt->dport;
-		key->b_port = pkt->sport;
-	} else {
-		key->a = pkt->flow_src;
-		key->b = pkt->flow_dst;
-		key->a_port = pkt->sport;
-		key->b_port = pkt->dport;
-	}
+	const __u64 *src = (const __u64 *)&pkt->flow_src, *dst = (const __u64 *)&pkt->flow_dst;
+	__u64 swap = 0 - (__u64)(tw_forget(skb, (__u32)tw_flow_swapped(pkt)) & 1);
+	__u64 first = (src[0] ^ dst[0]) & swap, second = (src[1] ^ dst[1]) & swap;
+	__u64 ports = (pkt->sport ^ pkt->dport) & swap, *word = (__u64 *)key;
+
+	word[0] = src[0] ^ first;
+	word[1] = src[1] ^ second;
+	word[2] = dst[0] ^ first;
+	word[3] = dst[1] ^ second;
+	word[4] = (pkt->sport ^ ports) | (pkt->dport ^ ports) << 16 | (__u64)pkt->flow_proto << 32;
 }
 
 static __always_inline struct tw_flow_state *tw_flow_find(const struct tw_pkt *pkt, const struct tw_flow *key)
@@ -100,8 +98,11 @@ static __always_inline void tw_flow_store(const struct tw_pkt *pkt, const struct
 
 static __always_inline int tw_ct_has_nat_either_way(struct __sk_buff *skb, const struct tw_pkt *pkt)
 {
-	return tw_ct_has_nat(skb, &pkt->flow_src, &pkt->flow_dst, pkt->sport, pkt->dport, pkt->flow_proto, pkt->v6) ||
-	       tw_ct_has_nat(skb, &pkt->flow_dst, &pkt->flow_src, pkt->dport, pkt->sport, pkt->flow_proto, pkt->v6);
+	int nat =
+		tw_ct_has_nat(skb, &pkt->flow_src, &pkt->flow_dst, pkt->sport, pkt->dport, pkt->flow_proto, pkt->v6) ||
+		tw_ct_has_nat(skb, &pkt->flow_dst, &pkt->flow_src, pkt->dport, pkt->sport, pkt->flow_proto, pkt->v6);
+
+	return (int)tw_forget(skb, (__u32)nat);
 }
 
 /* 0: the programs may carry it; else FLOW_STACK. A connection request asks anew: its ports may have belonged to a
@@ -114,7 +115,7 @@ static __always_inline int tw_flow_check(struct __sk_buff *skb, const struct tw_
 
 	if (!pkt->flow_proto)
 		return 0;
-	tw_flow_key(pkt, &key);
+	tw_flow_key(skb, pkt, &key);
 	if (!pkt->first) {
 		state = tw_flow_find(pkt, &key);
 		if (state)
@@ -141,7 +142,7 @@ static __always_inline void tw_flow_note(struct __sk_buff *skb, const struct tw_
 		return; /* the reply cannot take the fast path */
 	if (!tw_cfg.ct_lookup && pkt->proto != pkt->flow_proto)
 		return; /* an ICMP error does not tell who carries the flow: the node itself answers what is too big */
-	tw_flow_key(pkt, &key);
+	tw_flow_key(skb, pkt, &key);
 	state = tw_flow_find(pkt, &key);
 	if (state && !pkt->first &&
 	    (state->verdict == TW_VERDICT_STACK || (pkt->flow_proto == IPPROTO_TCP && tw_cfg.ct_lookup)))

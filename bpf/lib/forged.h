@@ -8,13 +8,15 @@
  * packet's, or than the packet: what follows `end` is Ethernet padding, which the kernel cuts off. */
 static __always_inline int tw_walk_v6(struct __sk_buff *skb, int proto, __u32 *off, __u32 end)
 {
+	const __u64 extensions =
+		1ULL << IPPROTO_HOPOPTS | 1ULL << IPPROTO_ROUTING | 1ULL << IPPROTO_FRAGMENT | 1ULL << IPPROTO_DSTOPTS;
+
 #pragma unroll
 	for (int i = 0; i < 6; i++) {
 		__u64 word = 0;
 		__u8 *head = (__u8 *)&word;
 
-		if (proto != IPPROTO_HOPOPTS && proto != IPPROTO_ROUTING && proto != IPPROTO_DSTOPTS &&
-		    proto != IPPROTO_FRAGMENT)
+		if (proto > 63 || !(extensions >> proto & 1))
 			return proto;
 		if (*off + 4 > end || bpf_skb_load_bytes(skb, *off, &word, 4))
 			return -2;
@@ -47,5 +49,7 @@ static __always_inline int tw_aims_at_tunnel(struct __sk_buff *skb, const struct
  * there too and would take the pod that made it for a node. 0 or drops. */
 static __always_inline int tw_check_nested(struct __sk_buff *skb, const struct tw_pkt *pkt)
 {
-	return tw_is_own_host(&pkt->dst, pkt->v6) && tw_aims_at_tunnel(skb, pkt) ? TW_DROP(FORGED) : 0;
+	__u32 forged = tw_is_own_host(&pkt->dst) && tw_aims_at_tunnel(skb, pkt);
+
+	return tw_forget(skb, forged) ? TW_DROP(FORGED) : 0;
 }

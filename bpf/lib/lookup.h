@@ -82,30 +82,42 @@ static __always_inline void tw_count_rx(__u32 index, __u32 bytes)
 	}
 }
 
-/* Anti-spoof, the same for every way in: may a packet from `outer` (a node's address by the outer header), with inner
- * Ethernet source `smac`, carry the inner source `inner`? On 0, *stats is the sender's counter index. A pod is never a
- * node, whatever the mode: else a pod's frame to some address of ours would be taken for a tunnel. */
+/* Who sent a packet. Whole words: see TW_KEY. */
+struct tw_sender {
+	__u64 stats; /* counter index */
+	__u64 known; /* by what a packet says and our maps, without its MACs */
+};
+
+/* Anti-spoof, the same for every way in: may a packet from `outer` (a node's address by the outer header; NULL: it has
+ * none, so only a peer that we reach the same way may send it), with Ethernet source `smac` next to it, carry the inner
+ * source `inner`? 0, or the verdict. A pod is never a node, whatever the mode: else a pod's frame to some address of
+ * ours would be taken for a tunnel. An outside client that reaches a pod directly is the stack's: conntrack must see
+ * both directions. */
 static __always_inline int tw_check_sender(const struct tw_addr *outer, const struct tw_mac *smac,
-					   const struct tw_addr *inner, int v6, __u32 *stats)
+					   const struct tw_addr *inner, int v6, struct tw_sender *sender)
 {
-	struct tw_node *node = bpf_map_lookup_elem(&tw_nodes, outer);
+	struct tw_node *node = outer ? bpf_map_lookup_elem(&tw_nodes, outer) : 0;
 	struct tw_peer *peer;
 
-	if (tw_is_own_node(outer))
+	sender->stats = 0;
+	sender->known = 1;
+	if (outer && tw_is_own_node(outer))
 		return TW_DROP(SPOOF_NODE); /* a martian */
 	if (node) {
-		*stats = node->stats;
+		sender->stats = node->stats;
 		if (tw_cfg.anti_spoof == TW_SPOOF_OFF || !tw_in_cluster(inner) || tw_net_has(&node->pods, inner))
 			return 0;
 		return TW_DROP(SPOOF_POD);
 	}
-	if (tw_cfg.anti_spoof == TW_SPOOF_STRICT || tw_in_cluster(outer))
+	if (outer && (tw_cfg.anti_spoof == TW_SPOOF_STRICT || tw_in_cluster(outer)))
 		return TW_DROP(SPOOF_NODE);
 	peer = tw_peer_lookup(inner, v6);
-	if (!peer)
-		return tw_cfg.anti_spoof == TW_SPOOF_OFF ? 0 : TW_DROP(SPOOF_NODE);
-	*stats = peer->stats;
-	if (tw_cfg.anti_spoof == TW_SPOOF_OFF || tw_mac_eq(smac->bytes, peer->vtep_mac))
+	if (peer)
+		sender->stats = peer->stats;
+	if (!outer)
+		return peer && peer->mode == TW_MODE_DIRECT ? 0 : TW_STACK(NOT_OURS);
+	sender->known = 0;
+	if (tw_cfg.anti_spoof == TW_SPOOF_OFF || (peer && tw_mac_eq(smac->bytes, peer->vtep_mac)))
 		return 0;
 	return TW_DROP(SPOOF_NODE);
 }

@@ -69,7 +69,7 @@ static __always_inline int tw_kernel_encap(struct __sk_buff *skb, const struct t
 
 /* What the kernel's device decapsulated, before the stack sees it. 0: it has been checked, or was decapsulated by
  * tw_from_wire. */
-static __always_inline int tw_check_overlay(struct __sk_buff *skb, const struct tw_pkt *pkt, __u32 *stats)
+static __always_inline int tw_check_overlay(struct __sk_buff *skb, const struct tw_pkt *pkt, struct tw_sender *sender)
 {
 	struct bpf_tunnel_key key = {};
 	struct tw_addr outer __attribute__((aligned(8)));
@@ -109,5 +109,5 @@ static __always_inline int tw_check_overlay(struct __sk_buff *skb, const struct 
 	if (!tw_is_own_mac(eth->h_dest))
 		return TW_DROP(BAD_MAC);
 	smac = tw_mac_at(eth->h_source);
-	return tw_check_sender(&outer, &smac, &pkt->src, v6, stats);
+	return tw_check_sender(&outer, &smac, &pkt->src, v6, sender);
 }

@@ -26,7 +26,8 @@ struct tw_pkt {
 	/* Ends of the flow that the packet belongs to: its own, or those of the packet that an ICMP error is about. */
 	struct tw_addr flow_src;
 	struct tw_addr flow_dst;
-	__u16 sport;
+	/* The facts: whole words. */
+	__u16 sport __attribute__((aligned(8)));
 	__u16 dport;
 	__u32 l3_off;
 	__u32 l3_len; /* by the IP header, header included */
@@ -41,6 +42,8 @@ struct tw_pkt {
 	__u8 later; /* a fragment that is not the first: no transport header */
 	__u8 first; /* a TCP connection request */
 };
+
+#define TW_PKT_FACTS ((sizeof(struct tw_pkt) - __builtin_offsetof(struct tw_pkt, sport)) / 8)
 
 /* Of an IP header without options or extensions. */
 static __always_inline __u32 tw_ip_size(int v6)
@@ -108,10 +111,29 @@ static __always_inline int tw_parse_v6(struct __sk_buff *skb, struct tw_pkt *pkt
 }
 
 /* 0, but the verifier cannot know. A number that is combined with it is followed no longer: paths on which it has
- * different values meet again, where the rest of the program would be walked once for each. */
+ * different values meet again, where the rest of the program would be walked once for each. This is what keeps the
+ * programs small for verifiers, by far. */
 static __always_inline __u32 tw_fog(const struct __sk_buff *skb)
 {
 	return (__u32)((__s32)skb->len >> 31);
+}
+
+/* `value`, followed no longer. For what decides later: ways that differ in it alone are one from here on. */
+static __always_inline __u32 tw_forget(const struct __sk_buff *skb, __u32 value)
+{
+	value ^= tw_fog(skb);
+	asm volatile("" : "+r"(value)); /* or clang would decide here, once for each way */
+	return value;
+}
+
+/* The same for whole words in memory: see TW_KEY for what becomes of them on the stack. */
+static __always_inline void tw_forget_words(const struct __sk_buff *skb, void *at, __u32 words)
+{
+	__u64 fog = (__u64)(__s64)(__s32)tw_fog(skb);
+
+#pragma unroll
+	for (__u32 i = 0; i < words; i++)
+		((volatile __u64 *)at)[i] ^= fog;
 }
 
 /* skb->protocol, network order; what was found out about it before is forgotten. */
@@ -136,10 +158,8 @@ static __always_inline int tw_parse_l3(struct __sk_buff *skb, __be16 ethertype, 
 	} else {
 		return TW_STACK(NOT_IP);
 	}
-	pkt->odd ^= tw_fog(skb);
-	pkt->later ^= tw_fog(skb);
-	pkt->l3_len ^= tw_fog(skb);
-	pkt->l4_off ^= tw_fog(skb);
+	tw_forget_words(skb, &pkt->src, 2 * TW_WORDS(struct tw_addr));
+	tw_forget_words(skb, &pkt->sport, TW_PKT_FACTS);
 	/* The length field may be smaller than the frame (padding), never larger. */
 	if (!ret && l3_off + pkt->l3_len > skb->len)
 		return TW_DROP(SHORT);
@@ -282,14 +302,8 @@ static __always_inline int tw_parse_l4(struct __sk_buff *skb, struct tw_pkt *pkt
 static __always_inline int tw_parse_l4_all(struct __sk_buff *skb, struct tw_pkt *pkt)
 {
 	int ret = pkt->odd ? 0 : tw_parse_l4(skb, pkt);
-	__u32 fog = tw_fog(skb);
 
-	pkt->odd ^= fog;
-	pkt->first ^= fog;
-	pkt->proto ^= fog;
-	pkt->flow_proto ^= fog;
-	pkt->sport ^= fog;
-	pkt->dport ^= fog;
-	pkt->hdr_len ^= fog;
-	return ret ^ (int)fog;
+	tw_forget_words(skb, &pkt->flow_src, 2 * TW_WORDS(struct tw_addr));
+	tw_forget_words(skb, &pkt->sport, TW_PKT_FACTS);
+	return (int)tw_forget(skb, (__u32)ret);
 }

@@ -7,7 +7,10 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <iterator>
 #include <map>
 #include <utility>
 
@@ -49,6 +52,19 @@ void note_prefix(std::uint8_t (&list)[TW_PREFIXES_MAX], tw_addr (&masks)[TW_PREF
     if (std::find(list, list + count, pods.bits()) != list + count || count == TW_PREFIXES_MAX) return;
     list[count] = static_cast<std::uint8_t>(pods.bits());
     masks[count++] = abi(pods).mask;
+}
+
+/// What is tested: the built-in objects, or with TWILL_BPF_OBJECTS=DIR in the environment those of another compiler.
+BpfObject object_for(bool can_ask_conntrack)
+{
+    const char* const directory = std::getenv("TWILL_BPF_OBJECTS");
+    if (directory == nullptr) return built_in_object(can_ask_conntrack);
+    static std::map<bool, std::string> read;
+    std::string& bytes = read[can_ask_conntrack];
+    const std::string path = std::string(directory) + (can_ask_conntrack ? "/twill.bpf.o" : "/twill_plain.bpf.o");
+    if (bytes.empty()) bytes.assign(std::istreambuf_iterator<char>(std::ifstream(path, std::ios::binary).rdbuf()), {});
+    if (bytes.empty()) fmt::print(stderr, "{}: no object\n", path);
+    return {bytes.data(), bytes.size()};
 }
 
 } // namespace
@@ -142,7 +158,7 @@ int Dataplane::open_and_load(bool full_size_maps, bool with_statistics)
 {
     constexpr __u32 kStatistics = 4; // BPF_LOG_STATS, kernel/bpf/verifier.c
     twill_dp__destroy(skeleton_);
-    skeleton_ = open_programs(cfg_.ct_lookup != 0);
+    skeleton_ = open_programs(object_for(cfg_.ct_lookup != 0));
     if (skeleton_ == nullptr) return -errno;
     std::memcpy(const_cast<tw_cfg*>(&skeleton_->rodata->tw_cfg), &cfg_, sizeof cfg_);
     if (!full_size_maps)
