@@ -39,17 +39,23 @@ void serve_health(ApiServer& api, const Node& node)
     });
 }
 
-void serve(ApiServer& api, Node& node, Loop& loop)
+/// A store that does not answer keeps no agent that is to end.
+constexpr std::chrono::milliseconds kLeaveTime{2000};
+
+void serve(ApiServer& api, Node& node, Loop& loop, Timer& leaving)
 {
     serve_health(api, node);
     api.route("GET", "/v1/status", [&node](const Request&) { return Response::json(to_json(node.status())); });
     api.route("GET", "/v1/peers", [&node](const Request&) { return Response::json(to_json(node.peers())); });
     api.route("GET", "/v1/endpoints", [&node](const Request&) { return Response::json(to_json(node.endpoints())); });
     api.route("GET", "/v1/migrate", [&node](const Request&) { return Response::json(node.migration()); });
-    api.route("POST", "/v1/detach", [&node, &loop](const Request&) {
+    api.route("POST", "/v1/detach", [&node, &loop, &leaving](const Request&) {
         const auto done = node.detach();
         auto response = done ? Response::json(R"({"detached":true})") : Response::problem(500, done.error().what);
-        response.after_sent = [&loop] { loop.stop(); };
+        response.after_sent = [&node, &loop, &leaving] {
+            leaving.once(kLeaveTime, [&loop] { loop.stop(); });
+            node.leave([&loop] { loop.stop(); });
+        };
         if (done)
             log::info("data plane taken away");
         else
@@ -78,7 +84,8 @@ int run_agent(Flags flags, const Settings& settings)
         status = fail(error);
         loop.stop();
     });
-    serve(**api, node, loop);
+    Timer leaving(loop);
+    serve(**api, node, loop, leaving);
     if (health_server) serve_health(*health_server, node);
     const auto stop = [&loop] { loop.stop(); };
     const Signal on_term(loop, SIGTERM, stop);

@@ -54,6 +54,8 @@ public:
     Endpoints endpoints() const { return carrier() ? carrier()->programmed_endpoints() : Endpoints{}; }
     /// Takes the data plane away for good; the process should end then.
     Result<> detach();
+    /// After that: the store forgets what only twill says of this node. `done` once it has, or cannot.
+    void leave(std::function<void()> done) { store_->leave(std::move(done)); }
 
 private:
     // StoreListener

@@ -40,6 +40,7 @@ public:
     void read_config(std::function<void(Result<NetConf>)> done) override;
     void find_own(const LeaseRequest& request, std::function<void(Result<std::optional<Lease>>)> done) override;
     void publish(LeaseRequest request) override;
+    void leave(std::function<void()> done) override;
     void watch(StoreListener& listener) override;
     void lose_address(const Ip& address) override { transport_->lose_address(address); }
     std::string describe() const override;

@@ -36,6 +36,20 @@ void EtcdStore::publish(LeaseRequest request)
     schedule_work(milliseconds{0});
 }
 
+void EtcdStore::leave(std::function<void()> done)
+{
+    request_.reset();
+    is_publish_due_ = is_renewal_ = is_check_ = false;
+    work_timer_.stop();
+    tick_timer_.stop(); // it renews
+    work_call_.reset();
+    if (!own_ || is_marker_denied_) return post(std::move(done));
+    EtcdTxn txn;
+    txn.removes.push_back(keys_.marker(own_->key));
+    work_call_ =
+        transport_->unary("KV/Txn", encode_txn(txn), [done = std::move(done)](const Result<std::string>&) { done(); });
+}
+
 void EtcdStore::schedule_work(milliseconds after)
 {
     work_timer_.once(after, [this] { work(); });

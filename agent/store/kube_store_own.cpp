@@ -148,6 +148,17 @@ void KubeStore::announce_ready()
     schedule_work(Milliseconds{0});
 }
 
+void KubeStore::leave(std::function<void()> done)
+{
+    request_.reset();
+    is_publish_due_ = is_announce_due_ = false;
+    work_timer_.stop();
+    calls_.clear(); // what they ask is not wanted any more
+    if (!own_) return post(std::move(done));
+    patch_status(R"({"metadata":{"annotations":{")" + prefix_ + R"(twill":null}}})",
+                 [done = std::move(done)](const Result<KubeNode>&) { done(); });
+}
+
 void KubeStore::schedule_work(Milliseconds after)
 {
     if (is_working_)

@@ -28,6 +28,7 @@ public:
     void find_own(const LeaseRequest& request, std::function<void(Result<std::optional<Lease>>)> done) override;
     void publish(LeaseRequest request) override;
     void announce_ready() override;
+    void leave(std::function<void()> done) override;
     void watch(StoreListener& listener) override;
     void lose_address(const Ip& address) override { http_.lose_address(address); }
     std::string describe() const override;

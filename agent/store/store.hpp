@@ -83,6 +83,12 @@ public:
     /// the condition NetworkUnavailable, false) is retried until it is written. Most stores tell nothing.
     virtual void announce_ready() {}
 
+    /// Another agent is to have this node: nothing is published any more, and the marker, which only twill writes, is
+    /// taken away. `done` is called once that is written or has failed; may be called before this returns. The lease
+    /// stays.
+    // By value: a store that writes keeps `done`. NOLINTNEXTLINE(performance-unnecessary-value-param)
+    virtual void leave(std::function<void()> done) { done(); }
+
     /// Starts the watch: on_snapshot() once, then events. `listener` must outlive the store.
     virtual void watch(StoreListener& listener) = 0;
 

@@ -186,8 +186,13 @@ struct FakeKube::State {
         if (body.is_discarded()) return failure(400);
         patches.push_back(request.body);
         auto& node = found->second;
-        if (const auto at = json::json_pointer("/metadata/annotations"); body.contains(at))
-            for (const auto& [key, value] : body.at(at).items()) node.annotations[key] = value.get<std::string>();
+        if (const auto at = json::json_pointer("/metadata/annotations"); body.contains(at)) {
+            for (const auto& [key, value] : body.at(at).items())
+                if (value.is_null())
+                    node.annotations.erase(key);
+                else
+                    node.annotations[key] = value.get<std::string>();
+        }
         if (const json::json_pointer condition("/status/conditions/0"); body.contains(condition)) {
             node.is_announced = true;
             node.announced_at = body[condition].value("lastTransitionTime", "");

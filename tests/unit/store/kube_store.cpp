@@ -185,6 +185,22 @@ TEST_CASE_FIXTURE(KubeFixture, "kube_store: annotations taken away, and a new po
     CHECK(until([&] { return told.own.back().key == key_of(3) && !told.is_in_trouble(); }));
 }
 
+TEST_CASE_FIXTURE(KubeFixture, "kube_store: a node that is left has no marker any more, and keeps its lease")
+{
+    watch();
+    store->publish(marked_request("192.0.2.1"));
+    REQUIRE(until([&] { return !told.own.empty() && server.node("node-a").annotations.contains(kPrefix + "twill"); }));
+    bool is_done = false;
+    store->leave([&] { is_done = true; });
+    REQUIRE(until([&] { return is_done; }));
+    CHECK_FALSE(server.node("node-a").annotations.contains(kPrefix + "twill"));
+    CHECK(server.node("node-a").annotations.at(kPrefix + "public-ip") == "192.0.2.1");
+    // What the watch shows of it is not mended.
+    const auto patches = server.patches().size();
+    idle();
+    CHECK(server.patches().size() == patches);
+}
+
 TEST_CASE_FIXTURE(KubeFixture, "kube_store: no podCIDR, or one outside of the network, is told and waited for")
 {
     server.put_node("node-a", {{}, {}, false, 0});
