@@ -8,9 +8,10 @@
 /* The stack's route, to this device, is still on the packet; were it to wait for the neighbour on the wire, it would be
  * sent to that route's neighbour afterwards. On its way round through our own ingress it loses the route, and
  * tw_from_overlay sends it. */
-static __always_inline int tw_again(void)
+static __always_inline int tw_again(struct __sk_buff *skb, int v6)
 {
-	if (bpf_redirect(tw_cfg.overlay, BPF_F_INGRESS) != TC_ACT_REDIRECT)
+	tw_note_put(skb, TW_NOTE_CHECKED);
+	if (bpf_redirect(tw_overlay(v6), BPF_F_INGRESS) != TC_ACT_REDIRECT)
 		return TW_DROP(KERNEL_ERROR);
 	return TW_SENT(NO_NEIGHBOUR);
 }
@@ -32,10 +33,11 @@ static __always_inline int tw_send(struct __sk_buff *skb)
 		return TW_DROP(NO_PEER); /* passed on, it would come back */
 
 	/* A pod's packet here was forwarded by the stack: perhaps because kube-proxy translated it. */
-	if (tw_in_own_pods(&pkt.src) && !tw_is_carried(skb) && !pkt.odd && !tw_parse_l4(skb, &pkt) && !pkt.odd)
+	if (tw_in_own_pods(&pkt.src) && !tw_note_is(skb, TW_NOTE_CARRIED) && !pkt.odd && !tw_parse_l4(skb, &pkt) &&
+	    !pkt.odd)
 		tw_flow_note(skb, &pkt);
 	if (peer->mode == TW_MODE_DIRECT)
-		return tw_neigh_is_known(skb, peer, pkt.v6) ? tw_direct(skb, pkt.v6, peer, 0) : tw_again();
+		return tw_neigh_is_known(skb, peer, pkt.v6) ? tw_direct(skb, pkt.v6, peer, 0) : tw_again(skb, pkt.v6);
 	if (!skb->gso_size && pkt.l3_len > peer->mtu)
 		return tw_kernel_encap(skb, &pkt, peer,
 				       TW_STACK(TOO_BIG)); /* outer fragments are the kernel's to make */

@@ -28,7 +28,7 @@ static __always_inline int tw_admit(struct __sk_buff *skb)
 		/* What tw_from_wire sends here carries our MAC; what tw_from_host sent round, that of the overlay's
 		 * gateway. */
 		eth = tw_header(skb, 0, sizeof(*eth));
-		if (!eth || tw_mac_eq(eth->h_dest, tw_cfg.vtep_mac))
+		if (!eth || tw_mac_eq(eth->h_dest, tw_own_vtep(pkt.v6)))
 			return ret;
 		peer = tw_peer_lookup(&pkt.dst, pkt.v6);
 		return peer && peer->mode == TW_MODE_DIRECT ? tw_direct(skb, pkt.v6, peer, 0) : ret;

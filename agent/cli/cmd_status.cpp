@@ -47,10 +47,11 @@ void print_data_plane(const Env& env, const Json& s)
 {
     for (const auto& wire : member(s, "wires"))
         line(env, "wire", text(wire, "name") + " (" + text(wire, "ifindex") + ")  mtu " + text(wire, "mtu"));
-    const Json& overlay = member(s, "overlay");
-    line(env, "overlay",
-         text(overlay, "name") + " (" + text(overlay, "ifindex") + ")  " + text(overlay, "kind") + "  " +
-             text(overlay, "mac"));
+    for (const char* name : {"overlay", "overlay6"})
+        if (const Json& overlay = member(s, name); overlay.is_object())
+            line(env, "overlay",
+                 text(overlay, "name") + " (" + text(overlay, "ifindex") + ")  " + text(overlay, "kind") + "  " +
+                     text(overlay, "mac"));
     const Json& plane = member(s, "data_plane");
     if (!text(plane, "kind").empty())
         line(env, "data plane", text(plane, "kind") + (text(plane, "why").empty() ? "" : "  " + text(plane, "why")));

@@ -129,24 +129,33 @@ Result<> Node::check_features() const
 }
 
 /// The VtepMAC is kept for the life of the node: that of the device as it is, else the lease's, else a new one. What
-/// cannot be read is tried again: peers would need seconds to learn a new one. flannel's node has two: IPv4's is the
-/// device's then, and IPv6's goes on being published and taken, because a flannel peer misses a change of that alone.
+/// cannot be read is tried again: peers would need seconds to learn a new one. flannel's node has two, of two devices.
+/// On one device IPv4's is the device's then, and IPv6's goes on being published and taken, because a flannel peer
+/// misses a change of that alone.
 void Node::choose_mac(const std::function<void()>& then)
 {
     const auto again = [this, then](const Error& error) {
         on_health(error);
         config_timer_.once(milliseconds{1000}, [this, then] { choose_mac(then); });
     };
-    const auto device = find_overlay(*socket_, settings_.overlay_name);
-    if (!device) return again(device.error());
-    const auto mac = *device ? std::optional((*device)->mac) : std::nullopt;
-    store_->find_own(lease_request(), [this, mac, then, again](Result<std::optional<Lease>> found) {
+    const auto devices = find_devices();
+    if (!devices) return again(devices.error());
+    store_->find_own(lease_request(), [this, devices = *devices, then, again](Result<std::optional<Lease>> found) {
         if (!found) return again(found.error());
         on_health(std::nullopt);
         const auto kept = *found ? (*found)->vtep_mac : PerFamily<std::optional<Mac>>{};
-        const auto& known = mac ? mac : kept.v4 ? kept.v4 : kept.v6;
-        vtep_mac_ = known ? *known : Mac::random();
-        vtep_mac6_ = kept.v4 && kept.v6 && kept.v4 != kept.v6 ? *kept.v6 : vtep_mac_;
+        const auto first = [](const auto&... known) {
+            std::optional<Mac> mac;
+            ((mac = mac ? mac : known), ...);
+            return mac ? *mac : Mac::random();
+        };
+        if (is_flannels_) {
+            vtep_mac_ = first(devices.v4, kept.v4);
+            vtep_mac6_ = first(devices.v6, kept.v6);
+        } else {
+            vtep_mac_ = first(devices.v4, kept.v4, kept.v6);
+            vtep_mac6_ = kept.v4 && kept.v6 && kept.v4 != kept.v6 ? *kept.v6 : vtep_mac_;
+        }
         then();
     });
 }
@@ -158,7 +167,7 @@ LeaseRequest Node::lease_request() const
     request.public_ip = wire_.public_ip;
     request.backend_type = conf_->backend == Backend::alloc ? "" : std::string(to_string(conf_->backend));
     request.vni = conf_->vni;
-    request.marker.zero_csum6 = true;
+    request.marker.zero_csum6 = !is_flannels_; // flannel's device refuses them
     if (conf_->backend == Backend::vxlan) {
         if (conf_->network.v4) request.vtep_mac.v4 = vtep_mac_;
         if (conf_->network.v6) request.vtep_mac.v6 = vtep_mac6_;
@@ -251,9 +260,9 @@ void Node::on_link(const nl::Link& link, bool gone)
     discovery_.on_link(link, gone);
     if (!changed) return;
     mark(&Stale::endpoints);
-    if (link.index == overlay_ || link.name == settings_.overlay_name) mark(&Stale::device);
+    if (is_overlay(link.index) || link.name == settings_.overlay_name) mark(&Stale::device);
     // Routes go with the link without a word of their own.
-    if (link.index == overlay_ || wires_.contains(link.index)) mark(&Stale::kernel);
+    if (is_overlay(link.index) || wires_.contains(link.index)) mark(&Stale::kernel);
     if (link.index == wire_.wire.index || link.name == wire_.wire.name) mark(&Stale::wire);
     if (wires_.contains(link.index)) mark(&Stale::routes);
 }
@@ -263,8 +272,8 @@ void Node::on_address(const nl::Address& address, bool gone)
     discovery_.on_address(address, gone);
     mark(&Stale::endpoints);
     if (gone) store_->lose_address(address.ip);
-    if (address.ifindex == overlay_) mark(&Stale::device);
-    if (gone && (address.ifindex == overlay_ || wires_.contains(address.ifindex))) mark(&Stale::kernel);
+    if (is_overlay(address.ifindex)) mark(&Stale::device);
+    if (gone && (is_overlay(address.ifindex) || wires_.contains(address.ifindex))) mark(&Stale::kernel);
     // Addresses elsewhere decide only what -iface and -public-ip name by address.
     const auto is_named = [&](const auto& name) { return name == address.ip.to_string(); };
     const auto& names = settings_.iface.names;
@@ -279,7 +288,7 @@ void Node::on_route(const nl::Route& route, bool gone)
     mark(&Stale::endpoints);
     if (kernel_ && kernel_->disturbs(route, gone)) mark(&Stale::kernel);
     if (route.protocol == kPeerRouteProtocol) return;
-    if (route.protocol == kRouteProtocol || route.ifindex == overlay_) {
+    if (route.protocol == kRouteProtocol || is_overlay(route.ifindex)) {
         if (gone) mark(&Stale::device);
         return;
     }
@@ -294,13 +303,18 @@ void Node::on_route(const nl::Route& route, bool gone)
 void Node::on_neighbour(const nl::Neighbour& neighbour, bool gone)
 {
     if (discovery_.on_neighbour(neighbour, gone)) mark(&Stale::endpoints);
-    if (neighbour.ifindex == overlay_ && gone) mark(&Stale::device);
+    if (is_overlay(neighbour.ifindex) && gone) mark(&Stale::device);
     if (kernel_ && kernel_->disturbs(neighbour, gone)) mark(&Stale::kernel);
 }
 
 void Node::on_fdb(const nl::FdbEntry& entry, bool gone)
 {
     if (discovery_.on_fdb(entry, gone)) mark(&Stale::endpoints);
+}
+
+void Node::on_vtep(const nl::VtepEntry& entry, bool gone)
+{
+    if (kernel_ && kernel_->disturbs(entry, gone)) mark(&Stale::kernel);
 }
 
 void Node::on_qdisc(IfIndex) { mark(&Stale::qdiscs); }
@@ -454,6 +468,8 @@ Result<> Node::detach()
     programs_timer_.stop();
     monitor_.reset();
     events_.reset();
+    // flannel's devices stay, and what is connected goes on through them.
+    if (is_flannels_ && is_swept_) forget_connections();
     return tear_down(settings_.bpf_root, settings_.overlay_name);
 }
 

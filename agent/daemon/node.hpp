@@ -70,6 +70,7 @@ private:
     void on_route(const nl::Route& route, bool gone) override;
     void on_neighbour(const nl::Neighbour& neighbour, bool gone) override;
     void on_fdb(const nl::FdbEntry& entry, bool gone) override;
+    void on_vtep(const nl::VtepEntry& entry, bool gone) override;
     void on_qdisc(IfIndex ifindex) override;
     void on_resync() override;
     // HostLocal::Listener
@@ -116,7 +117,6 @@ private:
     Result<> bring_up();
     Result<> bring_up_programs();
     Result<> load_kernel();
-    OverlaySpec overlay_spec() const;
     CfgInput cfg_input() const;
     Result<> load_programs();
     void take_over();
@@ -131,6 +131,18 @@ private:
     /// Does a netfilter rule now stand between pods (-fast-path=auto)? True when the answer changed.
     bool refresh_filter();
     Result<> write_env();
+
+    // node_device.cpp: the overlay device, ours or flannel's
+    OverlayKind overlay_kind() const;
+    std::string overlay_name(Family family) const;
+    OverlaySpec overlay_spec() const;
+    /// MACs of the devices that are there, and whether they are flannel's.
+    Result<PerFamily<std::optional<Mac>>> find_devices();
+    /// flannel's host-gw has no device: there its routes tell.
+    Result<> find_flannel_routes();
+    Result<PerFamily<IfIndex>> ensure_devices();
+    bool has_flannel_devices() const { return is_flannels_ && conf_->backend == Backend::vxlan; }
+    bool is_overlay(IfIndex ifindex) const { return ifindex && (ifindex == overlay_.v4 || ifindex == overlay_.v6); }
 
     // node_kernel.cpp: which data plane carries, and the one without programs
     /// The reconciler of the data plane that carries; nullptr: none does yet.
@@ -175,13 +187,14 @@ private:
     KernelFeatures features_;              ///< what there is and is not switched off
     Mac vtep_mac_;                         ///< of the overlay device
     Mac vtep_mac6_;                        ///< as published for IPv6: the same but on a node that was flannel's
+    bool is_flannels_ = false; ///< devices and routes are those that flannel made: the kernel overlay keeps them right
     std::optional<Lease> own_;
     LeaseSet leases_;
     std::map<std::string, std::string> told_bad_; ///< bad leases that the log has: key, why
     std::optional<Error> store_trouble_;
 
     PinDir pins_;
-    IfIndex overlay_;
+    PerFamily<IfIndex> overlay_; ///< by family of the pods' addresses; but for flannel's, one device
     std::optional<tw_cfg> cfg_;
     std::optional<Programs> programs_;
     std::optional<PinnedMaps> pinned_;
@@ -189,7 +202,7 @@ private:
     std::unique_ptr<BpfDataplane> dataplane_;
     std::unique_ptr<Reconciler> reconciler_;
     std::unique_ptr<EventReader> events_;
-    std::unique_ptr<KernelOverlay> kernel_; ///< while it carries this node
+    std::unique_ptr<KernelOverlay> kernel_; ///< while it carries this node, and always on flannel's devices
     std::unique_ptr<Reconciler> kernel_reconciler_;
     std::optional<Error> no_programs_; ///< why they do not carry
     bool programs_due_ = true;         ///< to be tried now
@@ -208,7 +221,7 @@ private:
     bool is_up_ = false;        ///< device and programs are there
     bool is_fresh_ = false;     ///< nothing of the programs was there until now: the stack carried
     bool is_swept_ = false;     ///< programs are on every hook, leftovers of an earlier run are off
-    bool is_alone_ = false;     ///< nothing of the kernel overlay is left beside the programs
+    bool is_alone_ = false;     ///< what the kernel overlay has no part in any more is gone
     bool is_kernel_up_ = false; ///< the kernel overlay has had its first round
     bool is_bare_ = false;      ///< nothing of the programs is left beside it
     bool is_preloaded_ = false; ///< programs that cannot ask conntrack have been told what it translates

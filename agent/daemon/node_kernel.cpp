@@ -59,10 +59,10 @@ KernelOverlaySpec Node::kernel_spec() const
         if (!conf_->network[family] || !own_->pods[family]) continue;
         KernelFamily part;
         part.network = conf_->network[family]->network;
-        part.source = own_->pods[family]->address();
-        if (overlay_spec().kind == OverlayKind::vxlan)
-            part.tunnel =
-                KernelTunnel{.device = overlay_, .external = true, .vni = conf_->vni, .local = node_ip_[family]};
+        part.own = *own_->pods[family];
+        if (is_flannels_) part.form = KernelForm::flannel;
+        if (overlay_kind() == OverlayKind::vxlan)
+            part.tunnel = KernelTunnel{.device = overlay_[family], .vni = conf_->vni, .local = node_ip_[family]};
         spec[family] = part;
     }
     return spec;
@@ -75,7 +75,6 @@ Result<> Node::bring_up_kernel()
     if (!kernel_) {
         kernel_ = std::make_unique<KernelOverlay>(*socket_, spec);
         kernel_reconciler_ = std::make_unique<Reconciler>(*kernel_, clock_);
-        log::info("the kernel overlay carries this node", {{"why", no_programs_ ? no_programs_->what : ""}});
     }
     kernel_->set_spec(spec);
     stale_.routes = stale_.peers = stale_.endpoints = true;
@@ -96,6 +95,7 @@ void Node::forget_connections() const
 Result<> Node::end_programs()
 {
     if (is_bare_) return Ok{};
+    log::info("the kernel overlay carries this node", {{"why", no_programs_ ? no_programs_->what : ""}});
     is_kernel_up_ = true; // whether or not what is left of the programs can be removed
     if (pins_.is_filled()) forget_connections();
     TWILL_TRY(take_programs_off(*socket_, pins_));
@@ -106,12 +106,14 @@ Result<> Node::end_programs()
 Result<> Node::end_kernel()
 {
     if (is_alone_) return Ok{};
-    // Also what an earlier run left.
-    TWILL_TRY(KernelOverlay(*socket_, kernel_spec()).clear());
+    if (!is_flannels_) {
+        // Also what an earlier run left.
+        TWILL_TRY(KernelOverlay(*socket_, kernel_spec()).clear());
+        kernel_reconciler_.reset();
+        kernel_.reset();
+    }
     is_alone_ = true;
-    if (kernel_) log::info("programs carry this node, the kernel overlay is taken away");
-    kernel_reconciler_.reset();
-    kernel_.reset();
+    if (is_kernel_up_) log::info("programs carry this node, not the kernel overlay any more");
     is_kernel_up_ = false;
     no_programs_.reset();
     programs_delay_ = kProgramsRetryMin;

@@ -46,24 +46,6 @@ tw_anti_spoof to_abi(AntiSpoof value)
 
 } // namespace
 
-OverlaySpec Node::overlay_spec() const
-{
-    OverlaySpec spec;
-    spec.name = settings_.overlay_name;
-    // Without encapsulation there is nothing to keep a vxlan device ready for.
-    spec.kind = conf_->backend == Backend::host_gw ? OverlayKind::veth : settings_.overlay;
-    spec.mac = vtep_mac_;
-    spec.port = conf_->port;
-    spec.gbp = conf_->gbp;
-    for (const auto family : kFamilies) {
-        if (!conf_->network[family] || !own_->pods[family]) continue;
-        const unsigned overhead = conf_->backend == Backend::vxlan ? encap_overhead(family) : 0;
-        spec.family[family] =
-            OverlayFamily{conf_->network[family]->network, *own_->pods[family], underlay_mtu() - overhead};
-    }
-    return spec;
-}
-
 CfgInput Node::cfg_input() const
 {
     CfgInput input;
@@ -74,11 +56,12 @@ CfgInput Node::cfg_input() const
     input.port = conf_->port;
     std::tie(input.sport_min, input.sport_max) = local_port_range();
     input.overlay = overlay_;
-    input.vtep_mac = vtep_mac_;
+    input.vtep_mac = {vtep_mac_, vtep_mac6_};
     if (vtep_mac6_ != vtep_mac_) input.vtep_mac_old = vtep_mac6_;
     input.anti_spoof = to_abi(settings_.anti_spoof);
     input.fast = !filter_;
-    input.vxlan_device = overlay_spec().kind == OverlayKind::vxlan;
+    input.vxlan_device = overlay_kind() == OverlayKind::vxlan;
+    input.flannel = is_flannels_;
     input.gbp = conf_->gbp;
     input.features = features_;
     return input;
@@ -96,10 +79,14 @@ Result<> Node::bring_up()
             return Error{EINVAL, "wire " + wire_.wire.name + ": MTU " + std::to_string(underlay_mtu()) +
                                      " leaves no room for an overlay, want at least " +
                                      std::to_string(encap_overhead(family) + kLeastMtu)};
-    TWILL_TRY_AS(overlay, ensure_overlay(*socket_, overlay_spec()));
-    if (overlay != overlay_)
-        log::info("overlay device is up", {{"interface", settings_.overlay_name}, {"ifindex", overlay.value}});
-    overlay_ = overlay;
+    if (!is_up_ && conf_->backend == Backend::host_gw) TWILL_TRY(find_flannel_routes());
+    TWILL_TRY_AS(devices, ensure_devices());
+    for (const auto family : kFamilies) {
+        if (!devices[family] || is_overlay(devices[family])) continue;
+        log::info("overlay device is up", {{"interface", overlay_name(family)}, {"ifindex", devices[family].value}});
+        overlay_[family] = devices[family];
+    }
+    overlay_ = devices;
     if (programs_due_) {
         auto done = bring_up_programs();
         if (!done && is_swept_) return done; // the generation before goes on
@@ -117,8 +104,8 @@ Result<> Node::bring_up()
         endpoints_.restore(from_maps, live);
         host_local_->scan();
     }
-    if (!programs_due_) TWILL_TRY(bring_up_kernel());
-    discovery_.set_scope(own_->pods, {overlay_, wire_.wire.index});
+    if (!programs_due_ || is_flannels_) TWILL_TRY(bring_up_kernel());
+    discovery_.set_scope(own_->pods, {overlay_.v4, overlay_.v6, wire_.wire.index});
     stale_.endpoints = true;
     is_up_ = true;
     return Ok{};
@@ -159,7 +146,7 @@ Result<> Node::load_kernel()
     view.neighbours = std::move(neighbours);
     view.fdb = std::move(fdb);
     view.qdiscs = std::move(qdiscs);
-    discovery_.set_scope(own_->pods, {overlay_, wire_.wire.index});
+    discovery_.set_scope(own_->pods, {overlay_.v4, overlay_.v6, wire_.wire.index});
     discovery_.load(std::move(view));
     return Ok{};
 }
@@ -248,7 +235,9 @@ Result<> Node::keep_pins()
 
 std::set<Attachment> Node::wanted_attachments() const
 {
-    std::set<Attachment> wanted = {{TW_HOOK_FROM_HOST, overlay_}, {TW_HOOK_FROM_OVERLAY, overlay_}};
+    std::set<Attachment> wanted;
+    for (const auto device : {overlay_.v4, overlay_.v6})
+        if (device) wanted.insert({{TW_HOOK_FROM_HOST, device}, {TW_HOOK_FROM_OVERLAY, device}});
     for (const auto wire : wires_) wanted.insert({TW_HOOK_FROM_WIRE, wire});
     for (const auto& [ifindex, pod] : discovery_.pod_interfaces()) {
         wanted.insert({TW_HOOK_FROM_POD, ifindex});
@@ -279,7 +268,7 @@ Result<bool> Node::sync_attachments()
         // Gone between its event and now: the next event says so.
         if (!done && done.error().code != ENODEV) {
             refused = done.error();
-            if (where.ifindex == overlay_ || where.ifindex == wire_.wire.index) vital = refused;
+            if (is_overlay(where.ifindex) || where.ifindex == wire_.wire.index) vital = refused;
         }
         return true;
     };

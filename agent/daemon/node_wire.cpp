@@ -67,7 +67,7 @@ unsigned Node::underlay_mtu() const { return conf_->mtu.value_or(wire_.wire.mtu)
 Result<std::optional<PeerRoute>> Node::route_to(const Ip& node)
 {
     TWILL_TRY_AS(found, nl::lookup(*socket_, node));
-    if (!found || found->type != nl::kRouteUnicast || found->ifindex == overlay_) return std::optional<PeerRoute>{};
+    if (!found || found->type != nl::kRouteUnicast || is_overlay(found->ifindex)) return std::optional<PeerRoute>{};
     const auto link = discovery_.links().find(found->ifindex);
     if (link == discovery_.links().end()) return std::optional<PeerRoute>{};
     PeerRoute route;

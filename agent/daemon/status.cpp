@@ -35,6 +35,11 @@ Json lease_json(const Status::Lease& lease)
             {"expires", lease.expires ? rfc3339(*lease.expires) : ""}};
 }
 
+Json overlay_json(const Status::Overlay& overlay)
+{
+    return {{"name", overlay.name}, {"ifindex", overlay.ifindex}, {"kind", overlay.kind}, {"mac", overlay.mac}};
+}
+
 } // namespace
 
 std::string to_json(const Status& s)
@@ -52,8 +57,8 @@ std::string to_json(const Status& s)
     out["wires"] = list(s.wires, [](const Status::Wire& wire) {
         return Json{{"name", wire.name}, {"ifindex", wire.ifindex}, {"mtu", wire.mtu}};
     });
-    out["overlay"] = Json{
-        {"name", s.overlay.name}, {"ifindex", s.overlay.ifindex}, {"kind", s.overlay.kind}, {"mac", s.overlay.mac}};
+    out["overlay"] = overlay_json(s.overlay);
+    if (s.overlay6) out["overlay6"] = overlay_json(*s.overlay6);
     out["data_plane"] = Json{{"kind", s.data_plane.kind}, {"why", s.data_plane.why}};
     out["fast_path"] = Json{{"mode", s.fast_path.mode}, {"on", s.fast_path.on}, {"why", s.fast_path.why}};
     out["features"] = list(s.features, [](const Status::Feature& feature) {

@@ -89,6 +89,7 @@ struct Status {
     std::vector<std::string> network;
     std::vector<Wire> wires;
     Overlay overlay;
+    std::optional<Overlay> overlay6; ///< where IPv6 has a device of its own, as with flannel
     DataPlane data_plane;
     FastPath fast_path;
     std::vector<Feature> features;

@@ -20,18 +20,21 @@ tw_cfg make_cfg(const CfgInput& input)
     cfg.node_v4 = addr(input.node.v4);
     cfg.node_v6 = addr(input.node.v6);
     cfg.vni = input.vni.value;
-    cfg.overlay = static_cast<unsigned>(input.overlay.value);
+    cfg.overlay = static_cast<unsigned>(input.overlay.v4.value);
+    cfg.overlay6 = static_cast<unsigned>(input.overlay.v6.value);
     cfg.port = input.port;
     cfg.sport_min = input.sport_min;
     cfg.sport_max = input.sport_max;
     cfg.anti_spoof = input.anti_spoof;
-    to_abi(input.vtep_mac, cfg.vtep_mac);
+    to_abi(input.vtep_mac.v4, cfg.vtep_mac);
+    to_abi(input.vtep_mac.v6, cfg.vtep_mac6);
     to_abi(input.vtep_mac_old, cfg.vtep_mac_old);
     cfg.fast = input.fast;
     cfg.ct_lookup = input.features.ct_lookup;
     cfg.encap_l2_eth = input.features.encap_l2_eth;
     cfg.check_mtu = input.features.check_mtu;
     cfg.vxlan_device = input.vxlan_device;
+    cfg.flannel = input.flannel;
     cfg.gbp = input.gbp;
     return cfg;
 }

@@ -20,12 +20,13 @@ struct CfgInput {
     Vni vni;
     std::uint16_t port = 8472;                          ///< host order
     std::uint16_t sport_min = 32768, sport_max = 60999; ///< host order
-    IfIndex overlay;
-    Mac vtep_mac;
-    Mac vtep_mac_old; ///< still accepted; zero: none
+    PerFamily<IfIndex> overlay;                         ///< by family of the pods' addresses
+    PerFamily<Mac> vtep_mac;                            ///< of these devices
+    Mac vtep_mac_old;                                   ///< also accepted; zero: none
     tw_anti_spoof anti_spoof = TW_SPOOF_LOOSE;
     bool fast = true;
     bool vxlan_device = true;
+    bool flannel = false; ///< devices and routes are flannel's
     bool gbp = false;
     KernelFeatures features;
 };

@@ -14,6 +14,7 @@ namespace {
 constexpr std::uint16_t kPermanent = 0x80;   // NUD_PERMANENT
 constexpr std::uint32_t kMetric6 = 1024;     // what IPv6 makes of no metric (IP6_RT_PRIO_USER)
 constexpr std::uint8_t kFlannelProtocol = 3; // RTPROT_BOOT: what flannel's routes have
+constexpr std::uint32_t kMainTable = 254;
 
 const KernelFamily* family_of(const KernelOverlaySpec& spec, Family family)
 {
@@ -26,7 +27,7 @@ const KernelTunnel* tunnel_of(const KernelOverlaySpec& spec, Family family)
     return part != nullptr && part->tunnel ? &*part->tunnel : nullptr;
 }
 
-bool has_fdb(const KernelTunnel* tunnel) { return tunnel != nullptr && !tunnel->external; }
+bool is_flannels(const KernelFamily* part) { return part != nullptr && part->form == KernelForm::flannel; }
 
 /// The address that stands for a peer on the tunnel device: its node's own there.
 Ip gateway_of(const Cidr& pods) { return pods.address(); }
@@ -35,9 +36,11 @@ bool is_ours(const nl::Route& route, const KernelOverlaySpec& spec)
 {
     if (route.protocol == kPeerRouteProtocol) return true;
     const auto* part = family_of(spec, route.dst.family());
-    const auto* tunnel = tunnel_of(spec, route.dst.family());
-    return has_fdb(tunnel) && route.ifindex == tunnel->device && route.gateway && part->network.contains(route.dst) &&
-           route.dst.bits() > part->network.bits();
+    if (!is_flannels(part) || !route.gateway || route.table != kMainTable || !part->network.contains(route.dst) ||
+        route.dst.bits() <= part->network.bits())
+        return false;
+    if (part->tunnel && route.ifindex == part->tunnel->device) return true;
+    return route.protocol == kFlannelProtocol && route.dst.bits() == part->own.bits() && route.dst != part->own;
 }
 
 bool is_ours(const nl::Neighbour& neighbour, const KernelOverlaySpec& spec)
@@ -49,8 +52,8 @@ bool is_ours(const nl::Neighbour& neighbour, const KernelOverlaySpec& spec)
 
 bool is_ours(const nl::VtepEntry& vtep, const KernelOverlaySpec& spec)
 {
-    const auto* tunnel = tunnel_of(spec, vtep.node.family());
-    return has_fdb(tunnel) && vtep.device == tunnel->device;
+    const auto* part = family_of(spec, vtep.node.family());
+    return is_flannels(part) && part->tunnel && vtep.device == part->tunnel->device;
 }
 
 /// As far as the kernel's entry tells; for the reconciler, which only asks whether it is as desired.
@@ -83,9 +86,9 @@ Result<KernelEntry> kernel_entry(const Peer& peer, const KernelOverlaySpec& spec
     auto& route = entry.route;
     route.dst = peer.pods;
     route.metric = family == Family::v4 ? 0 : kMetric6;
-    route.protocol = has_fdb(tunnel) ? kFlannelProtocol : kPeerRouteProtocol;
-    if (part != nullptr && !has_fdb(tunnel)) {
-        route.prefsrc = part->source;
+    route.protocol = is_flannels(part) ? kFlannelProtocol : kPeerRouteProtocol;
+    if (part != nullptr && !is_flannels(part)) {
+        route.prefsrc = part->own.address();
         route.mtu = peer.mtu;
     }
     if (peer.mode == PeerMode::direct) {
@@ -99,7 +102,7 @@ Result<KernelEntry> kernel_entry(const Peer& peer, const KernelOverlaySpec& spec
     route.onlink = true;
     entry.neighbour = nl::Neighbour{
         .ifindex = tunnel->device, .ip = gateway_of(peer.pods), .mac = peer.vtep_mac, .state = kPermanent};
-    if (tunnel->external)
+    if (!is_flannels(part))
         // flannel's device wants a checksum over IPv6 and takes none over IPv4 (RFC 7348, 5; RFC 6935).
         route.encap =
             nl::Encap{.dst = peer.node, .src = tunnel->local, .id = tunnel->vni.value, .csum = family == Family::v6};
@@ -161,7 +164,7 @@ Result<KernelTables> KernelOverlay::read_tables()
         TWILL_TRY_AS(routes, nl::routes(socket_, family));
         tables.routes.insert(tables.routes.end(), routes.begin(), routes.end());
         const auto* tunnel = tunnel_of(spec_, family);
-        if (!has_fdb(tunnel)) continue;
+        if (tunnel == nullptr || !is_flannels(family_of(spec_, family))) continue;
         TWILL_TRY_AS(vteps, nl::vteps(socket_, tunnel->device));
         tables.vteps.insert(tables.vteps.end(), vteps.begin(), vteps.end());
     }
@@ -303,6 +306,14 @@ bool KernelOverlay::disturbs(const nl::Neighbour& neighbour, bool gone) const
     const auto& known = entries_.at(pods->second).neighbour;
     if (!known || known->ifindex != neighbour.ifindex) return false;
     return gone == (neighbour == *known);
+}
+
+bool KernelOverlay::disturbs(const nl::VtepEntry& vtep, bool gone) const
+{
+    if (!is_ours(vtep, spec_)) return false;
+    const bool is_known =
+        std::any_of(entries_.begin(), entries_.end(), [&](const auto& entry) { return entry.second.vtep == vtep; });
+    return gone == is_known;
 }
 
 Result<> KernelOverlay::clear()

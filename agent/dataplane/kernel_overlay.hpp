@@ -16,22 +16,26 @@
 
 namespace twill {
 
+/// What a peer's entries look like.
+enum class KernelForm : std::uint8_t {
+    twill,   ///< the tunnel collects metadata: the route to a peer tells the far end
+    flannel, ///< the tunnel has one VNI: its own table (fdb) tells it
+};
+
 /// The vxlan device through which the kernel reaches one family's peers.
 struct KernelTunnel {
     IfIndex device;
-    /// Collect metadata: the route to a peer tells the far end. Else the device has one VNI, as flannel's, and its own
-    /// table (fdb) tells it.
-    bool external = true;
-    Vni vni;                 ///< with `external`
-    std::optional<Ip> local; ///< own outer address, with `external`
+    Vni vni;                 ///< of KernelForm::twill
+    std::optional<Ip> local; ///< own outer address, of KernelForm::twill
     bool operator==(const KernelTunnel&) const = default;
 };
 
 /// One family's part.
 struct KernelFamily {
     Cidr network; ///< the cluster's pods; peers' pod CIDRs lie in it
+    Cidr own;     ///< this node's
+    KernelForm form = KernelForm::twill;
     std::optional<KernelTunnel> tunnel;
-    std::optional<Ip> source; ///< of the node's own packets to pods
     bool operator==(const KernelFamily&) const = default;
 };
 using KernelOverlaySpec = PerFamily<std::optional<KernelFamily>>;
@@ -58,7 +62,7 @@ struct KernelPeers {
     KernelTables stale;                  ///< of ours, and no peer's
 };
 KernelPeers find_peers(const KernelTables& tables, const KernelOverlaySpec& spec);
-/// A flannel device's routes were made by flannel, with less in them: they are right as they are.
+/// Routes that flannel made have less in them: they are right as they are.
 bool is_right(const KernelEntry& have, const KernelEntry& want);
 
 /// Carries peers without programs, by the kernel's vxlan device, as flannel does: a node on which none can be loaded or
@@ -67,8 +71,9 @@ bool is_right(const KernelEntry& have, const KernelEntry& want);
 /// API: a Dataplane. read_peers() first; again after set_spec(), or when disturbs() says that somebody else changed
 ///   what is ours. A put writes what differs from what was read, so that a restart changes nothing that is right.
 ///   Pods are reached by what their CNI plugin made: endpoints are only remembered.
-/// Ours: routes of protocol kPeerRouteProtocol; on a device with one VNI every route, neighbour and entry of its table
-///   that belongs to the cluster network; else permanent neighbours of the device inside that network.
+/// Ours: routes of protocol kPeerRouteProtocol and permanent neighbours on the tunnel inside the cluster network. In
+///   flannel's form, which marks nothing, also every route and entry of the tunnel's table that belongs to the network,
+///   and routes via a node to a pod CIDR as long as the own one.
 /// Order: a peer's route is put last and deleted first, so that no packet meets half an entry.
 /// Threading: control thread.
 class KernelOverlay final : public Dataplane {
@@ -90,6 +95,7 @@ public:
     /// Is this event news, that is, neither an own write nor somebody else's business?
     bool disturbs(const nl::Route& route, bool gone) const;
     bool disturbs(const nl::Neighbour& neighbour, bool gone) const;
+    bool disturbs(const nl::VtepEntry& vtep, bool gone) const;
 
     /// Takes everything of ours away, also what an earlier run left.
     Result<> clear();

@@ -1,1 +1,1 @@
-twill_library(twill_overlay SOURCES kernel_overlay.cpp overlay_device.cpp LINK twill_nl)
+twill_library(twill_overlay SOURCES flannel_device.cpp kernel_overlay.cpp overlay_device.cpp LINK twill_nl)

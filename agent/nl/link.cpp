@@ -24,7 +24,9 @@ Vxlan parse_vxlan(const Attributes& data)
             .learning = data.u8(IFLA_VXLAN_LEARNING).value_or(0) != 0,
             .zero_csum6_rx = data.u8(IFLA_VXLAN_UDP_ZERO_CSUM6_RX).value_or(0) != 0,
             .zero_csum6_tx = data.u8(IFLA_VXLAN_UDP_ZERO_CSUM6_TX).value_or(0) != 0,
-            .gbp = data[IFLA_VXLAN_GBP] != nullptr};
+            .gbp = data[IFLA_VXLAN_GBP] != nullptr,
+            .lower = {data.s32(IFLA_VXLAN_LINK).value_or(0)},
+            .local = data[IFLA_VXLAN_LOCAL] != nullptr ? data.ip(IFLA_VXLAN_LOCAL) : data.ip(IFLA_VXLAN_LOCAL6)};
 }
 
 std::uint8_t parse_addr_gen_mode(const nlattr* af_spec)
@@ -150,21 +152,28 @@ Result<> create_vxlan(Socket& socket, const VxlanSpec& spec)
     message.text(IFLA_IFNAME, spec.name);
     message.mac(IFLA_ADDRESS, spec.mac);
     message.u32(IFLA_MTU, spec.mtu);
-    message.u32(IFLA_GROUP, kUnfinishedGroup);
+    if (!spec.alias.empty()) message.u32(IFLA_GROUP, kUnfinishedGroup);
     nlattr* info = message.begin(IFLA_LINKINFO);
     message.text(IFLA_INFO_KIND, "vxlan");
     nlattr* data = message.begin(IFLA_INFO_DATA);
-    // With collect metadata the kernel opens an IPv4 and an IPv6 socket (vxlan_sock_add, drivers/net/vxlan).
-    message.u8(IFLA_VXLAN_COLLECT_METADATA, 1);
+    if (spec.single) {
+        message.u32(IFLA_VXLAN_ID, spec.single->vni);
+        message.u32(IFLA_VXLAN_LINK, static_cast<std::uint32_t>(spec.single->lower.value));
+        const bool is_v4 = spec.single->local.family() == Family::v4;
+        message.ip(is_v4 ? IFLA_VXLAN_LOCAL : IFLA_VXLAN_LOCAL6, spec.single->local);
+    } else {
+        // The kernel opens an IPv4 and an IPv6 socket then (vxlan_sock_add, drivers/net/vxlan).
+        message.u8(IFLA_VXLAN_COLLECT_METADATA, 1);
+    }
     message.u8(IFLA_VXLAN_LEARNING, 0);
     message.be16(IFLA_VXLAN_PORT, spec.port);
-    message.u8(IFLA_VXLAN_UDP_ZERO_CSUM6_RX, 1);
+    message.u8(IFLA_VXLAN_UDP_ZERO_CSUM6_RX, spec.single ? 0 : 1);
     message.u8(IFLA_VXLAN_UDP_ZERO_CSUM6_TX, 0);
     if (spec.gbp) message.flag(IFLA_VXLAN_GBP);
     message.end(data);
     message.end(info);
     TWILL_TRY(socket.change(message, "create vxlan " + spec.name));
-    return set_alias_of(socket, spec.name, spec.alias);
+    return spec.alias.empty() ? Result<>(Ok{}) : set_alias_of(socket, spec.name, spec.alias);
 }
 
 Result<> create_veth_pair(Socket& socket, const VethSpec& spec)

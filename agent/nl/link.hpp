@@ -26,17 +26,24 @@ Result<std::vector<Link>> links(Socket& socket);
 Result<std::optional<Link>> link(Socket& socket, IfIndex index);
 Result<std::optional<Link>> link(Socket& socket, std::string_view name);
 
-/// A collect-metadata vxlan device: no VNI, no learning, no lower device, both outer families.
+/// A vxlan device that learns nothing.
 struct VxlanSpec {
+    /// A device with a VNI of its own, as flannel makes it: outer packets of `local`'s family.
+    struct Single {
+        std::uint32_t vni = 0; ///< 24 bits
+        IfIndex lower;         ///< the wire
+        Ip local;              ///< outer source
+    };
     std::string name;
     Mac mac;
     unsigned mtu = 0;       ///< bytes, inner IP packet
     std::uint16_t port = 0; ///< host order
     bool gbp = false;
-    std::string alias;
+    std::string alias;              ///< empty: none
+    std::optional<Single> single{}; ///< nullopt: collect metadata, so no VNI, no lower device, both outer families
 };
-/// Creates it, down. Outer IPv6 checksums of zero are accepted. EEXIST: the name is taken, or a collect-metadata device
-/// has the port.
+/// Creates it, down. One that collects metadata accepts outer IPv6 checksums of zero. EEXIST: the name is taken, or a
+/// device of this kind has the port, or the port and VNI.
 Result<> create_vxlan(Socket& socket, const VxlanSpec& spec);
 
 /// A pair in this namespace; `mac` is that of `name`. Both ends get mtu, alias and NOARP.

@@ -147,6 +147,7 @@ bool Monitor::State::accept(const Result<T>& parsed)
 void Monitor::State::neighbour(const nlmsghdr* message, bool gone)
 {
     if (const auto parsed = parse_fdb(message); accept(parsed)) return listener.on_fdb(*parsed, gone);
+    if (const auto parsed = parse_vtep(message); accept(parsed)) return listener.on_vtep(*parsed, gone);
     if (const auto parsed = parse_neighbour(message); accept(parsed)) listener.on_neighbour(*parsed, gone);
 }
 

@@ -18,6 +18,8 @@ struct MonitorListener {
     virtual void on_route(const Route& route, bool gone) = 0;
     virtual void on_neighbour(const Neighbour& neighbour, bool gone) = 0;
     virtual void on_fdb(const FdbEntry& entry, bool gone) = 0;
+    /// Of a vxlan device's own table.
+    virtual void on_vtep(const VtepEntry& entry, bool gone) = 0;
     /// A qdisc of this interface came, went or changed.
     virtual void on_qdisc(IfIndex ifindex) = 0;
     /// Events were lost: everything must be read again. Events after it are newer than the loss.

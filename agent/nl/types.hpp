@@ -20,6 +20,8 @@ struct Vxlan {
     bool zero_csum6_rx = false; ///< accepts outer IPv6 UDP checksum 0
     bool zero_csum6_tx = false;
     bool gbp = false;
+    IfIndex lower{};           ///< of outer packets; zero: by route
+    std::optional<Ip> local{}; ///< outer source; nullopt: by route
     bool operator==(const Vxlan&) const = default;
 };
 

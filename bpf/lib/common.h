@@ -170,6 +170,23 @@ static __always_inline void tw_put_mac(void *at, const volatile __u8 *mac)
 	*(__u16 *)(at + 4) = *(const volatile __u16 *)(mac + 4);
 }
 
+/* Notes of one of our programs to another, in the packet's control block. IP has its own there, and writes them anew
+ * for each packet that it receives. */
+#define TW_NOTE		0x8e1d5a37
+#define TW_NOTE_CARRIED 0x74770001 /* by tw_from_pod, to the overlay device: nothing that the stack forwards */
+#define TW_NOTE_CHECKED 0x74770002 /* put onto the overlay device: not decapsulated by it */
+
+static __always_inline void tw_note_put(struct __sk_buff *skb, __u32 note)
+{
+	skb->cb[0] = note;
+	skb->cb[1] = TW_NOTE;
+}
+
+static __always_inline int tw_note_is(const struct __sk_buff *skb, __u32 note)
+{
+	return skb->cb[0] == note && skb->cb[1] == TW_NOTE;
+}
+
 static __always_inline struct tw_mac tw_mac_at(const __u8 *header)
 {
 	struct tw_mac mac = {};
@@ -219,6 +236,17 @@ static __always_inline int tw_is_own_host(const struct tw_addr *addr)
 static __always_inline int tw_is_own_node(const struct tw_addr *addr)
 {
 	return tw_addr_eq(addr, &tw_cfg.node_v4) || tw_addr_eq(addr, &tw_cfg.node_v6);
+}
+
+/* Interface and MAC of the overlay device: flannel has one for each family. */
+static __always_inline __u32 tw_overlay(int v6)
+{
+	return tw_cfg.flannel && v6 ? tw_cfg.overlay6 : tw_cfg.overlay;
+}
+
+static __always_inline const volatile __u8 *tw_own_vtep(int v6)
+{
+	return tw_cfg.flannel && v6 ? tw_cfg.vtep_mac6 : tw_cfg.vtep_mac;
 }
 
 /* During a change of the own VtepMAC both are taken: peers learn of it seconds apart. */

@@ -206,7 +206,11 @@ static __always_inline int tw_receive(struct __sk_buff *skb, struct tw_pkt *pkt,
 		if (ret)
 			return ret;
 	}
-	return endpoint ? tw_into_pod(skb, pkt->v6, &slot->endpoint) : tw_into_stack(skb, &arrival->smac);
+	if (endpoint)
+		return tw_into_pod(skb, pkt->v6, &slot->endpoint);
+	if (tw_cfg.flannel && !room)
+		return TW_STACK(TO_STACK); /* the kernel's way back is this wire */
+	return tw_into_stack(skb, pkt->v6, &arrival->smac);
 }
 
 /* The next packet of a flow in VXLAN; `outer` is what its first IP header said. */
@@ -228,7 +232,7 @@ static __always_inline int tw_decap_quick(struct __sk_buff *skb, int v6, const s
 	flags = tail->vxlan.flags;
 	if (unlikely((flags & ~ignored) != bpf_htonl((__u32)TW_VXLAN_VNI << 24) ||
 		     tail->vxlan.vni != bpf_htonl(tw_cfg.vni << 8) || tail->inner.h_proto != h_proto ||
-		     !tw_mac_eq(tail->inner.h_dest, tw_cfg.vtep_mac) || !tw_quick_to_own_node(ip, v6) ||
+		     !tw_mac_eq(tail->inner.h_dest, tw_own_vtep(v6)) || !tw_quick_to_own_node(ip, v6) ||
 		     bpf_ntohs(tail->udp.len) + tw_ip_size(v6) != outer->l3_len))
 		return TW_LONG_WAY;
 	if (unlikely(!tw_quick_read(ip + room, v6, &quick)) ||

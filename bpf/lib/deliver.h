@@ -31,15 +31,17 @@ static __always_inline int tw_into_pod(struct __sk_buff *skb, int v6, const stru
 
 /* Gives the frame, whose Ethernet source was `src`, to the kernel as received on the overlay device: on the wire it
  * would fail the reverse path filter, which knows other pods behind the overlay device only. */
-static __always_inline int tw_into_stack(struct __sk_buff *skb, const struct tw_mac *src)
+static __always_inline int tw_into_stack(struct __sk_buff *skb, int v6, const struct tw_mac *src)
 {
 	void *frame = tw_header(skb, 0, ETH_HLEN);
 
 	if (!frame)
 		return TW_DROP(KERNEL_ERROR);
-	tw_put_mac(frame, tw_cfg.vtep_mac);
+	tw_put_mac(frame, tw_own_vtep(v6));
 	tw_put_mac(frame + ETH_ALEN, src->bytes);
-	if (bpf_redirect(tw_cfg.overlay, BPF_F_INGRESS) != TC_ACT_REDIRECT)
+	if (tw_cfg.flannel)
+		tw_note_put(skb, TW_NOTE_CHECKED);
+	if (bpf_redirect(tw_overlay(v6), BPF_F_INGRESS) != TC_ACT_REDIRECT)
 		return TW_DROP(KERNEL_ERROR);
 	return TW_SENT(TO_STACK);
 }

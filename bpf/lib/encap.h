@@ -88,6 +88,7 @@ static __always_inline void tw_head_fill(void *ip, const struct tw_peer *peer, i
 			tw_put(ip, 8 + 4 * i, src[i]);
 			tw_put(ip, 24 + 4 * i, dst[i]);
 		}
+		tw_put_mac(tail + 22, tw_own_vtep(1));
 	} else {
 		__be32 first = bpf_htonl(0x45U << 24), third = bpf_htonl((__u32)(64 << 8 | IPPROTO_UDP) << 16);
 
@@ -97,13 +98,13 @@ static __always_inline void tw_head_fill(void *ip, const struct tw_peer *peer, i
 		*(__u16 *)(ip + 10) = tw_csum_fold((__u64)first + third + src[3] + dst[3]);
 		tw_put(ip, 12, src[3]);
 		tw_put(ip, 16, dst[3]);
+		tw_put_mac(tail + 22, tw_own_vtep(0));
 	}
 	tw_put(tail, 0, bpf_htonl(tw_cfg.port));
 	tw_put(tail, 4, 0);
 	tw_put(tail, 8, bpf_htonl((__u32)TW_VXLAN_VNI << 24));
 	tw_put(tail, 12, bpf_htonl(tw_cfg.vni << 8));
 	tw_put_mac(tail + 16, peer->vtep_mac);
-	tw_put_mac(tail + 22, tw_cfg.vtep_mac);
 	*(__be16 *)(tail + 28) = v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
 }
 

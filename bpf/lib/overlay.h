@@ -5,16 +5,6 @@
 
 /* The safety net for what the programs decline. */
 
-/* In the control block of a packet that tw_from_pod carries to the overlay device: tw_from_host must not take it for
- * one that the stack forwards. IP has its own notes there, and writes them anew for each packet that it receives. */
-#define TW_CARRIED_0 0x74770001
-#define TW_CARRIED_1 0x8e1d5a37
-
-static __always_inline int tw_is_carried(const struct __sk_buff *skb)
-{
-	return skb->cb[0] == TW_CARRIED_0 && skb->cb[1] == TW_CARRIED_1;
-}
-
 /* Sends a routed packet of a pod to the overlay device, whose own hook (tw_from_host) finds the peer again. */
 static __always_inline int tw_via_overlay(struct __sk_buff *skb, int v6, int reason)
 {
@@ -22,29 +12,20 @@ static __always_inline int tw_via_overlay(struct __sk_buff *skb, int v6, int rea
 		return TW_DROP(NO_DEVICE);
 	if (tw_store_ttl(skb, v6, ETH_HLEN))
 		return TW_DROP(KERNEL_ERROR);
-	skb->cb[0] = TW_CARRIED_0;
-	skb->cb[1] = TW_CARRIED_1;
-	if (bpf_redirect(tw_cfg.overlay, 0) != TC_ACT_REDIRECT)
+	tw_note_put(skb, TW_NOTE_CARRIED);
+	if (bpf_redirect(tw_overlay(v6), 0) != TC_ACT_REDIRECT)
 		return TW_DROP(KERNEL_ERROR);
 	return 0x2000 | (reason & 0xfff);
 }
 
-/* Tells the overlay device, on whose egress the frame is, where to send it; the device then encapsulates. */
-static __always_inline int tw_kernel_encap(struct __sk_buff *skb, const struct tw_pkt *pkt, const struct tw_peer *peer,
-					   int reason)
+/* Tells a collect-metadata device where to send the frame. 0 or an error. */
+static __always_inline int tw_tell_device(struct __sk_buff *skb, int v6, const struct tw_peer *peer)
 {
 	struct bpf_tunnel_key key = {.tunnel_id = tw_cfg.vni, .tunnel_ttl = 64};
-	void *frame = tw_header(skb, 0, ETH_HLEN);
 	__u64 flags = 0;
 	__u32 group = skb->mark & 0xffff;
 
-	if (!tw_cfg.vxlan_device)
-		return TW_DROP(NO_DEVICE);
-	if (!frame)
-		return TW_DROP(KERNEL_ERROR);
-	tw_put_mac(frame, peer->vtep_mac);
-	tw_put_mac(frame + ETH_ALEN, tw_cfg.vtep_mac);
-	if (pkt->v6) {
+	if (v6) {
 		__builtin_memcpy(key.remote_ipv6, &peer->node, sizeof(key.remote_ipv6));
 #pragma unroll
 		for (int i = 0; i < 4; i++)
@@ -60,15 +41,49 @@ static __always_inline int tw_kernel_encap(struct __sk_buff *skb, const struct t
 	/* Before 6.0 a key has no source address: the kernel chooses it by route. */
 	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags) &&
 	    bpf_skb_set_tunnel_key(skb, &key, __builtin_offsetof(struct bpf_tunnel_key, local_ipv4), flags))
+		return -1;
+	return tw_cfg.gbp && group ? (int)bpf_skb_set_tunnel_opt(skb, &group, sizeof(group)) : 0;
+}
+
+/* Prepares the frame, which is on its egress, for the overlay device, which then encapsulates. */
+static __always_inline int tw_kernel_encap(struct __sk_buff *skb, const struct tw_pkt *pkt, const struct tw_peer *peer,
+					   int reason)
+{
+	void *frame = tw_header(skb, 0, ETH_HLEN);
+
+	if (!tw_cfg.vxlan_device)
+		return TW_DROP(NO_DEVICE);
+	if (!frame)
 		return TW_DROP(KERNEL_ERROR);
-	if (tw_cfg.gbp && group && bpf_skb_set_tunnel_opt(skb, &group, sizeof(group)))
+	tw_put_mac(frame, peer->vtep_mac);
+	tw_put_mac(frame + ETH_ALEN, tw_own_vtep(pkt->v6));
+	/* In flannel's device a table of its own leads from the MAC to the node. */
+	if (!tw_cfg.flannel && tw_tell_device(skb, pkt->v6, peer))
 		return TW_DROP(KERNEL_ERROR);
 	tw_count_tx(peer->stats, skb->len - ETH_HLEN);
 	return reason;
 }
 
-/* What the kernel's device decapsulated, before the stack sees it. 0: it has been checked, or was decapsulated by
- * tw_from_wire. */
+/* What a device with a VNI of its own decapsulated: of the outer headers it tells nothing, so that the inner source
+ * must do. 0 or a drop. */
+static __always_inline int tw_check_untold(struct __sk_buff *skb, const struct tw_pkt *pkt, struct tw_sender *sender)
+{
+	const struct ethhdr *eth = tw_header(skb, 0, sizeof(*eth));
+	struct tw_peer *peer;
+
+	if (!eth)
+		return TW_DROP(SHORT);
+	if (tw_ifindex(skb) != tw_overlay(pkt->v6))
+		return TW_DROP(BAD_VXLAN);
+	if (!tw_is_own_mac(eth->h_dest))
+		return TW_DROP(BAD_MAC);
+	peer = tw_peer_lookup(&pkt->src, pkt->v6);
+	sender->stats = peer ? peer->stats : 0;
+	return peer || tw_cfg.anti_spoof == TW_SPOOF_OFF || !tw_in_cluster(&pkt->src) ? 0 : TW_DROP(SPOOF_POD);
+}
+
+/* What the kernel's device decapsulated, before the stack sees it. 0: it is as it should be; TW_STACK(VERIFIED): one of
+ * our programs put it here. */
 static __always_inline int tw_check_overlay(struct __sk_buff *skb, const struct tw_pkt *pkt, struct tw_sender *sender)
 {
 	struct bpf_tunnel_key key = {};
@@ -84,7 +99,8 @@ static __always_inline int tw_check_overlay(struct __sk_buff *skb, const struct 
 		if (bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6) &&
 		    bpf_skb_get_tunnel_key(skb, &key, __builtin_offsetof(struct bpf_tunnel_key, local_ipv4),
 					   BPF_F_TUNINFO_IPV6))
-			return TW_STACK(VERIFIED);
+			return tw_cfg.flannel && !tw_note_is(skb, TW_NOTE_CHECKED) ? tw_check_untold(skb, pkt, sender)
+										   : TW_STACK(VERIFIED);
 		v6 = 1;
 	}
 	if (key.tunnel_id != tw_cfg.vni)

@@ -22,19 +22,22 @@ struct tw_cfg {
 	struct tw_addr node_v6;
 	__u32 vni;	 /* host order */
 	__u32 overlay;	 /* interface index of the overlay device */
+	__u32 overlay6;	 /* with `flannel`: of the one for IPv6 */
 	__u16 port;	 /* VXLAN UDP port, host order */
 	__u16 sport_min; /* net.ipv4.ip_local_port_range, host order */
 	__u16 sport_max;
 	__u16 reserved;
 	enum tw_anti_spoof anti_spoof;
-	__u8 vtep_mac[6];
-	__u8 vtep_mac_old[6]; /* still accepted; all zero: none */
+	__u8 vtep_mac[6];     /* of `overlay` */
+	__u8 vtep_mac6[6];    /* with `flannel`: of `overlay6` */
+	__u8 vtep_mac_old[6]; /* also accepted; all zero: none */
 	__u8 fast;	      /* 0: everything through the stack */
 	__u8 ct_lookup;	      /* bpf_skb_ct_lookup may be called */
 	__u8 encap_l2_eth;    /* BPF_F_ADJ_ROOM_ENCAP_L2_ETH is known (5.13) */
-	__u8 vxlan_device;    /* the overlay device is a collect-metadata vxlan device */
+	__u8 vxlan_device;    /* the overlay device is a vxlan device, with collect metadata but for `flannel` */
+	__u8 flannel;	      /* devices and routes are flannel's: a VNI of their own, and a route to each peer */
 	__u8 gbp;	      /* group policy extension: skb->mark travels */
 	__u8 check_mtu;	      /* bpf_check_mtu may be called (5.12) */
-	__u8 pad[2];
+	__u8 pad[3];
 };
-TW_ASSERT_SIZE(struct tw_cfg, 200);
+TW_ASSERT_SIZE(struct tw_cfg, 212);

@@ -18,17 +18,17 @@ flannel_device() {
 	_lab_sysctl "$(node_ns "$node")" ipv6/conf/flannel.1/accept_ra=0 ipv6/conf/flannel-v6.1/accept_ra=0
 }
 
-# flannel_peer NODE POD-SUBNET4/24 POD-SUBNET6/64 PUBLIC-IP4 PUBLIC-IP6 VTEP-MAC: one neighbour, one fdb entry and one route a
-# family, as for an added lease.
+# flannel_peer NODE POD-SUBNET4/24 POD-SUBNET6/64 PUBLIC-IP4 PUBLIC-IP6 VTEP-MAC [IPV6-VTEP-MAC]: one neighbour, one fdb entry
+# and one route a family, as for an added lease.
 flannel_peer() {
-	local ns first4=${2%/*} first6=${3%/*}
+	local ns first4=${2%/*} first6=${3%/*} mac6=${7:-$6}
 	ns=$(node_ns "$1")
 	ip -n "$ns" -batch - <<-END
 		neigh replace $first4 lladdr $6 dev flannel.1 nud permanent
 		route replace $2 via $first4 dev flannel.1 onlink
-		neigh replace $first6 lladdr $6 dev flannel-v6.1 nud permanent
+		neigh replace $first6 lladdr $mac6 dev flannel-v6.1 nud permanent
 		route replace $3 via $first6 dev flannel-v6.1 onlink
 	END
 	bridge -n "$ns" fdb replace "$6" dev flannel.1 dst "$4" self permanent
-	bridge -n "$ns" fdb replace "$6" dev flannel-v6.1 dst "$5" self permanent
+	bridge -n "$ns" fdb replace "$mac6" dev flannel-v6.1 dst "$5" self permanent
 }

@@ -36,6 +36,7 @@ struct Recorder final : MonitorListener {
         add(gone, "neighbour " + neighbour.ip.to_string() + " " + neighbour.mac.to_string());
     }
     void on_fdb(const FdbEntry& entry, bool gone) override { add(gone, "fdb " + entry.mac.to_string()); }
+    void on_vtep(const VtepEntry& entry, bool gone) override { add(gone, "vtep " + entry.mac.to_string()); }
     void on_qdisc(IfIndex ifindex) override { add(false, "qdisc " + std::to_string(ifindex.value)); }
     void on_resync() override { add(false, "resync"); }
 

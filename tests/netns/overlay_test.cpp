@@ -52,6 +52,7 @@ struct Counter final : nl::MonitorListener {
     void on_route(const nl::Route&, bool) override { ++events; }
     void on_neighbour(const nl::Neighbour&, bool) override { ++events; }
     void on_fdb(const nl::FdbEntry&, bool) override { ++events; }
+    void on_vtep(const nl::VtepEntry&, bool) override { ++events; }
     void on_qdisc(IfIndex) override { ++events; }
     void on_resync() override { ++events; }
 };

@@ -157,8 +157,9 @@ tw_cfg config_a()
     cfg.own_v6 = abi(nets()[1].pods_a);
     cfg.node_v4 = abi(nets()[0].node_a);
     cfg.node_v6 = abi(nets()[1].node_a);
-    cfg.overlay = interface("overlay", kVtepA);
+    cfg.overlay = cfg.overlay6 = interface("overlay", kVtepA);
     copy_mac(cfg.vtep_mac, kVtepA);
+    copy_mac(cfg.vtep_mac6, kVtepA);
     return cfg;
 }
 
@@ -216,8 +217,9 @@ Node node_b(const Tweak& tweak)
     cfg.own_v6 = abi(nets()[1].pods_b);
     cfg.node_v4 = abi(nets()[0].node_b);
     cfg.node_v6 = abi(nets()[1].node_b);
-    cfg.overlay = interface("b_overlay", kVtepB);
+    cfg.overlay = cfg.overlay6 = interface("b_overlay", kVtepB);
     copy_mac(cfg.vtep_mac, kVtepB);
+    copy_mac(cfg.vtep_mac6, kVtepB);
     if (tweak) tweak(cfg);
     Node node = load(cfg);
     node.pod1 = interface("b_pod1", kGatewayB);

@@ -16,23 +16,24 @@ const Mac kOther = *Mac::parse("02:00:00:00:00:03");
 constexpr IfIndex kWire{2};
 constexpr IfIndex kDevice{7};
 
-KernelOverlaySpec external()
+KernelOverlaySpec spec_of(KernelForm form, const PerFamily<KernelTunnel>& tunnel)
 {
     KernelOverlaySpec spec;
-    spec.v4 =
-        KernelFamily{cidr("10.42.0.0/16"), KernelTunnel{kDevice, true, Vni{5}, ip("192.0.2.10")}, ip("10.42.1.0")};
-    spec.v6 = KernelFamily{cidr("fd00:42::/48"), KernelTunnel{kDevice, true, Vni{5}, ip("2001:db8::10")},
-                           ip("fd00:42:0:1::")};
+    spec.v4 = KernelFamily{cidr("10.42.0.0/16"), cidr("10.42.1.0/24"), form, tunnel.v4};
+    spec.v6 = KernelFamily{cidr("fd00:42::/48"), cidr("fd00:42:0:1::/64"), form, tunnel.v6};
     return spec;
+}
+
+KernelOverlaySpec external()
+{
+    return spec_of(KernelForm::twill, {KernelTunnel{kDevice, Vni{5}, ip("192.0.2.10")},
+                                       KernelTunnel{kDevice, Vni{5}, ip("2001:db8::10")}});
 }
 
 /// flannel.1 and flannel-v6.1.
 KernelOverlaySpec flannel()
 {
-    KernelOverlaySpec spec;
-    spec.v4 = KernelFamily{cidr("10.42.0.0/16"), KernelTunnel{{7}, false, {}, {}}, ip("10.42.1.0")};
-    spec.v6 = KernelFamily{cidr("fd00:42::/48"), KernelTunnel{{8}, false, {}, {}}, ip("fd00:42:0:1::")};
-    return spec;
+    return spec_of(KernelForm::flannel, {KernelTunnel{{7}, {}, {}}, KernelTunnel{{8}, {}, {}}});
 }
 
 Peer encap(const char* pods, const char* node)

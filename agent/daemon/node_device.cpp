@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
+#include "agent/daemon/node.hpp"
+#include "agent/dataplane/flannel_device.hpp"
+#include "agent/dataplane/overlay_device.hpp"
+#include "agent/nl/route.hpp"
+
+namespace twill {
+
+/// Without encapsulation there is nothing to keep a vxlan device ready for.
+OverlayKind Node::overlay_kind() const
+{
+    return conf_->backend == Backend::host_gw ? OverlayKind::veth : settings_.overlay;
+}
+
+std::string Node::overlay_name(Family family) const
+{
+    return has_flannel_devices() ? flannel_device_name(family, conf_->vni) : settings_.overlay_name;
+}
+
+OverlaySpec Node::overlay_spec() const
+{
+    OverlaySpec spec;
+    spec.name = settings_.overlay_name;
+    spec.kind = overlay_kind();
+    spec.mac = vtep_mac_;
+    spec.port = conf_->port;
+    spec.gbp = conf_->gbp;
+    for (const auto family : kFamilies) {
+        if (!conf_->network[family] || !own_->pods[family]) continue;
+        const unsigned overhead = conf_->backend == Backend::vxlan ? encap_overhead(family) : 0;
+        spec.family[family] =
+            OverlayFamily{conf_->network[family]->network, *own_->pods[family], underlay_mtu() - overhead};
+    }
+    return spec;
+}
+
+Result<PerFamily<std::optional<Mac>>> Node::find_devices()
+{
+    PerFamily<std::optional<Mac>> macs;
+    TWILL_TRY_AS(ours, find_overlay(*socket_, settings_.overlay_name));
+    if (ours) macs.v4 = ours->mac;
+    if (ours || overlay_kind() != OverlayKind::vxlan || conf_->backend != Backend::vxlan) return macs;
+    for (const auto family : kFamilies) {
+        if (!conf_->network[family]) continue;
+        TWILL_TRY_AS(device, find_flannel_device(*socket_, family, conf_->vni));
+        if (!device) continue;
+        log::info("flannel's device is taken over", {{"interface", device->name}, {"mac", device->mac.to_string()}});
+        macs[family] = device->mac;
+        is_flannels_ = true;
+    }
+    return macs;
+}
+
+Result<> Node::find_flannel_routes()
+{
+    KernelTables tables;
+    for (const auto family : kFamilies) {
+        TWILL_TRY_AS(routes, nl::routes(*socket_, family));
+        tables.routes.insert(tables.routes.end(), routes.begin(), routes.end());
+    }
+    is_flannels_ = true;
+    const auto entries = find_peers(tables, kernel_spec()).entries;
+    is_flannels_ = std::any_of(entries.begin(), entries.end(),
+                               [](const auto& entry) { return entry.second.route.protocol != kPeerRouteProtocol; });
+    if (is_flannels_) log::info("flannel's routes are taken over", {{"routes", entries.size()}});
+    return Ok{};
+}
+
+Result<PerFamily<IfIndex>> Node::ensure_devices()
+{
+    if (!has_flannel_devices()) {
+        TWILL_TRY_AS(device, ensure_overlay(*socket_, overlay_spec()));
+        return PerFamily<IfIndex>{device, device};
+    }
+    PerFamily<IfIndex> devices;
+    for (const auto family : kFamilies) {
+        if (!conf_->network[family] || !own_->pods[family] || !node_ip_[family]) continue;
+        const FlannelDevice want{.network = conf_->network[family]->network,
+                                 .pods = *own_->pods[family],
+                                 .vni = conf_->vni,
+                                 .port = conf_->port,
+                                 .gbp = conf_->gbp,
+                                 .wire = wire_.wire.index,
+                                 .local = *node_ip_[family],
+                                 .mac = family == Family::v4 ? vtep_mac_ : vtep_mac6_,
+                                 .mtu = underlay_mtu() - encap_overhead(family)};
+        TWILL_TRY_AS(device, ensure_flannel_device(*socket_, want));
+        devices[family] = device;
+    }
+    return devices;
+}
+
+} // namespace twill

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/dataplane/flannel_device.hpp"
+
+#include <cerrno>
+#include <fstream>
+
+#include "agent/nl/addr.hpp"
+#include "agent/nl/link.hpp"
+
+namespace twill {
+namespace {
+
+/// As far as flannel compares it (vxlanLinksIncompat).
+bool fits(const nl::Link& link, const FlannelDevice& want)
+{
+    return link.vxlan && !link.vxlan->collect_metadata && link.vxlan->vni == want.vni.value &&
+           link.vxlan->port == want.port && link.vxlan->gbp == want.gbp && link.vxlan->lower == want.wire &&
+           link.vxlan->local == want.local;
+}
+
+Result<nl::Link> create(nl::Socket& socket, const std::string& name, const FlannelDevice& want)
+{
+    TWILL_TRY(nl::create_vxlan(socket, {.name = name,
+                                        .mac = want.mac,
+                                        .mtu = want.mtu,
+                                        .port = want.port,
+                                        .gbp = want.gbp,
+                                        .alias = {},
+                                        .single = nl::VxlanSpec::Single{want.vni.value, want.wire, want.local}}));
+    TWILL_TRY_AS(created, nl::link(socket, name));
+    if (!created) return Error{ENODEV, "device " + name + ": gone while it was set up"};
+    // As flannel; where there is no IPv6 there is no such file.
+    std::ofstream("/proc/sys/net/ipv6/conf/" + name + "/accept_ra") << "0\n";
+    return *created;
+}
+
+Result<> ensure_address(nl::Socket& socket, IfIndex device, const FlannelDevice& want)
+{
+    nl::Address own;
+    own.ifindex = device;
+    own.ip = want.pods.address();
+    own.bits = own.ip.family() == Family::v4 ? 32 : 128;
+    TWILL_TRY_AS(addresses, nl::addresses(socket));
+    bool has_own = false;
+    for (const auto& address : addresses) {
+        if (address.ifindex != device || !want.network.contains(address.ip)) continue;
+        if (address.ip == own.ip && address.bits == own.bits)
+            has_own = true;
+        else
+            TWILL_TRY(nl::del_address(socket, address));
+    }
+    return has_own ? Result<>(Ok{}) : nl::put_address(socket, own);
+}
+
+} // namespace
+
+std::string flannel_device_name(Family family, Vni vni)
+{
+    return (family == Family::v4 ? "flannel." : "flannel-v6.") + std::to_string(vni.value);
+}
+
+Result<std::optional<nl::Link>> find_flannel_device(nl::Socket& socket, Family family, Vni vni)
+{
+    TWILL_TRY_AS(link, nl::link(socket, flannel_device_name(family, vni)));
+    if (link && !link->vxlan) link.reset();
+    return link;
+}
+
+Result<IfIndex> ensure_flannel_device(nl::Socket& socket, const FlannelDevice& want)
+{
+    const auto name = flannel_device_name(want.pods.family(), want.vni);
+    TWILL_TRY_AS(link, nl::link(socket, name));
+    if (link && !fits(*link, want)) {
+        TWILL_TRY(nl::del_link(socket, link->index));
+        link.reset();
+    }
+    if (!link) {
+        TWILL_TRY_AS(created, create(socket, name, want));
+        link = created;
+    }
+    if (link->mtu > want.mtu) TWILL_TRY(nl::set_mtu(socket, link->index, want.mtu));
+    TWILL_TRY(ensure_address(socket, link->index, want));
+    if (!link->is_up()) TWILL_TRY(nl::set_up(socket, link->index));
+    return link->index;
+}
+
+} // namespace twill
