@@ -48,8 +48,8 @@ static __always_inline int tw_receive_any(struct __sk_buff *skb)
 	ret = tw_is_tunnel(skb, &pkt);
 	if (!ret)
 		ret = tw_open(skb, &pkt, &arrival);
-	else if (ret == TW_STACK(NOT_OURS))
-		ret = tw_open_direct(skb, &pkt, &arrival);
+	else if (ret == TW_STACK(NOT_OURS) || ret == TW_STACK(FRAGMENT))
+		ret = tw_open_direct(skb, &pkt, &arrival, ret);
 	return ret ? ret : tw_receive(skb, &pkt, &arrival);
 }
 

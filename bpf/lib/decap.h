@@ -144,14 +144,16 @@ static __always_inline int tw_open(struct __sk_buff *skb, struct tw_pkt *pkt, st
 	return 0;
 }
 
-/* A packet without outer headers for a pod of ours, or from a pod for this node itself, which has its route back to
- * that pod by the overlay device. 0, or the verdict. */
-static __always_inline int tw_open_direct(struct __sk_buff *skb, const struct tw_pkt *pkt, struct tw_arrival *arrival)
+/* A packet without outer headers: for a pod of ours, or of a pod for this node itself, whose route back to that pod is
+ * the overlay device, so that on the wire it would fail the reverse path filter. 0, or the verdict: `otherwise`, when
+ * it is neither. */
+static __always_inline int tw_open_direct(struct __sk_buff *skb, const struct tw_pkt *pkt, struct tw_arrival *arrival,
+					  int otherwise)
 {
 	const struct ethhdr *eth;
 
-	if (!tw_in_own_pods(&pkt->dst))
-		return TW_STACK(NOT_OURS);
+	if (!tw_in_own_pods(&pkt->dst) && !(tw_is_own_node(&pkt->dst) && tw_in_cluster(&pkt->src)))
+		return otherwise;
 	eth = tw_header(skb, 0, sizeof(*eth));
 	if (!eth)
 		return TW_DROP(SHORT);

@@ -59,6 +59,9 @@ nodes_and_pods() {
 		ip=$(node_ip node-a "$family")
 		node_serve node-a "$ip"
 		check "pod-a1 -> its own node IPv$family: TCP arrives intact" traffic "node-a pod-a1" tcp-client "$ip" --bytes 2000000
+		# node-b's pods come without outer headers, and are not masqueraded: the way back is not the wire.
+		check "pod-b1 -> node-a's public address IPv$family: TCP arrives intact" traffic "node-b pod-b1" tcp-client "$ip" --bytes 2000000
+		check "pod-b1 -> node-a's public address IPv$family: fragments arrive" ping_pod "node-b pod-b1" "$ip" -s 6000
 	done
 }
 

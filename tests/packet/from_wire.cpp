@@ -285,6 +285,52 @@ TEST_CASE("from_wire: a direct peer's packet is delivered, TTL less one, or hand
     }
 }
 
+// The stack's route back to the pod is the overlay device: on the wire such a packet failed the reverse path filter.
+TEST_CASE("from_wire: what a direct peer's pod says to this node itself reaches the stack by the overlay device")
+{
+    const Node a = node_a();
+    for (const Net& net : nets()) {
+        std::vector<Layers> frames;
+        for (const Layers& transport : transports(net)) frames.push_back(direct_from_c(net, net.node_a) + transport);
+        frames.push_back(direct_from_c(net, net.node_a, 1) + tcp());
+        if (net.family == Family::v4) {
+            for (const std::uint16_t frag : U16s{0x2000, 0x2010, 0x0010})
+                frames.push_back(with<Ip4>(frames[0], [&](Ip4& ip4) { ip4.frag = frag; }));
+            frames.push_back(with<Ip4>(frames[1], [](Ip4& ip4) { ip4.options = {1, 1, 1, 1}; }));
+        } else {
+            for (const std::uint8_t type : U8s{0, 43, 44, 60})
+                frames.push_back(with<Ip6>(frames[0], [&](Ip6& ip6) { ip6.ext = {Ext6{.type = type}}; }));
+        }
+        for (const Layers& frame : frames) {
+            CAPTURE(describe(build(frame)));
+            const auto before = a.dp->stats(net.stats_c);
+            const Outcome got = a.from_wire(frame);
+            expect(got, kRedirect, TW_R_TO_STACK);
+            expect_bytes(build(with<Eth>(frame, [](Eth& eth) { eth.dst = kVtepA; })), got.out);
+            CHECK(a.dp->stats(net.stats_c).rx_packets == before.rx_packets + 1);
+        }
+    }
+}
+
+TEST_CASE("from_wire: to this node itself only a direct peer's pod is taken off the wire, and no tunnel of its own")
+{
+    for (const auto mode : {TW_SPOOF_OFF, TW_SPOOF_LOOSE, TW_SPOOF_STRICT}) {
+        const Node a = node_a([&](tw_cfg& cfg) { cfg.anti_spoof = mode; });
+        for (const Net& net : nets()) {
+            for (const Ip& src : {net.pod_b, net.outside, net.free_cluster, net.node_c, net.pod2, net.free_a}) {
+                CAPTURE(src.to_string());
+                const Layers frame = Layers{Eth{kWireA, kRouter}, ip_layer(src, net.node_a)} + tcp();
+                expect_untouched(a.from_wire(frame), frame, TW_R_NOT_OURS);
+            }
+            const Layers other = direct_from_c(net, net.node_b) + tcp();
+            expect_untouched(a.from_wire(other), other, TW_R_NOT_OURS);
+            const Layers forged =
+                outer(net.pod_c, net.node_a) + Layers{Eth{kVtepA, kVtepC}, ip_layer(net.pod_c, net.pod1)} + udp();
+            expect(a.from_wire(forged), kShot, TW_R_SPOOF_NODE);
+        }
+    }
+}
+
 TEST_CASE("from_wire: without tunnel only a direct peer reaches a pod past the stack")
 {
     const Node a = node_a();
