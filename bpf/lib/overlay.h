@@ -99,8 +99,9 @@ static __always_inline int tw_check_overlay(struct __sk_buff *skb, const struct 
 		if (bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6) &&
 		    bpf_skb_get_tunnel_key(skb, &key, __builtin_offsetof(struct bpf_tunnel_key, local_ipv4),
 					   BPF_F_TUNINFO_IPV6))
-			return tw_cfg.flannel && !tw_note_is(skb, TW_NOTE_CHECKED) ? tw_check_untold(skb, pkt, sender)
-										   : TW_STACK(VERIFIED);
+			return tw_cfg.flannel && tw_cfg.vxlan_device && !tw_note_is(skb, TW_NOTE_CHECKED)
+				       ? tw_check_untold(skb, pkt, sender)
+				       : TW_STACK(VERIFIED);
 		v6 = 1;
 	}
 	if (key.tunnel_id != tw_cfg.vni)

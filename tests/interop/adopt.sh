@@ -3,6 +3,8 @@
 # twilld on a node that flannel ran: node a has what flanneld made, by hand (flannel.sh), and pods that talk all the time: with k,
 # which stays like that, and with t, a twill node. twilld takes a's devices over, keeps what flannel wrote there right, and
 # gives all of it back. The same with the real flanneld and kube-proxy is takeover.sh.
+#
+# ADOPT=vxlan, direct (DirectRouting: routes by the wire beside the devices) or host-gw (such routes, and no device).
 . "$(dirname "$0")/../netns/lib.sh"
 . "$(dirname "$0")/flannel.sh"
 for tool in bridge setpriv; do command -v "$tool" >/dev/null || skip "missing: $tool"; done
@@ -11,8 +13,13 @@ for tool in bridge setpriv; do command -v "$tool" >/dev/null || skip "missing: $
 export LAB_NET_CONF='{
   "Network": "10.42.0.0/16", "SubnetLen": 24, "SubnetMax": "10.42.199.0",
   "EnableIPv6": true, "IPv6Network": "fd00:42::/48", "IPv6SubnetLen": 64, "IPv6SubnetMax": "fd00:42:0:c0::",
-  "Backend": { "Type": "vxlan" }
+  "Backend": BACKEND
 }'
+MODE=${ADOPT:-vxlan}
+declare -A BACKENDS=([vxlan]='{ "Type": "vxlan" }' [direct]='{ "Type": "vxlan", "DirectRouting": true }' [host-gw]='{ "Type": "host-gw" }')
+LAB_NET_CONF=${LAB_NET_CONF/BACKEND/${BACKENDS[$MODE]}}
+has_device() { [[ $MODE != host-gw ]]; }
+is_direct() { [[ $MODE != vxlan ]]; }
 declare -A NUMBER=([a]=20 [k]=21) MAC4=([a]=0a:aa:00:00:02:00 [k]=0a:aa:00:00:02:01) MAC6=([a]=0a:aa:00:00:06:00 [k]=0a:aa:00:00:06:01)
 
 pods4() { echo "10.42.$1.0/24"; }
@@ -20,9 +27,10 @@ pods6() { printf 'fd00:42:0:%x::/64\n' "$1"; }
 lease_file() { echo "$LAB_DIR/store/leases/10.42.$1.0-24&$(pods6 "$1" | tr / -).json"; }
 # NUMBER NODE IPV4 IPV6 MAC4 MAC6: as a flannel node's, atomically.
 lease_put() {
-	jq -n --arg pods4 "$(pods4 "$1")" --arg pods6 "$(pods6 "$1")" --arg node "$2" --arg v4 "$3" --arg v6 "$4" --arg mac4 "$5" --arg mac6 "$6" '
-		{PublicIP: $v4, PublicIPv6: $v6, BackendType: "vxlan", BackendData: {VNI: 1, VtepMAC: $mac4},
-		BackendV6Data: {VNI: 1, VtepMAC: $mac6}, Subnet: $pods4, IPv6Subnet: $pods6, Expiration: "2099-01-01T00:00:00Z", Node: $node}' \
+	jq -n --arg mode "$MODE" --arg pods4 "$(pods4 "$1")" --arg pods6 "$(pods6 "$1")" --arg node "$2" --arg v4 "$3" --arg v6 "$4" --arg mac4 "$5" --arg mac6 "$6" '
+		{PublicIP: $v4, PublicIPv6: $v6} + if $mode == "host-gw" then {BackendType: "host-gw"} else {BackendType: "vxlan",
+		BackendData: {VNI: 1, VtepMAC: $mac4}, BackendV6Data: {VNI: 1, VtepMAC: $mac6}} end +
+		{Subnet: $pods4, IPv6Subnet: $pods6, Expiration: "2099-01-01T00:00:00Z", Node: $node}' \
 		>"$LAB_DIR/store/new"
 	mv "$LAB_DIR/store/new" "$(lease_file "$1")"
 }
@@ -31,35 +39,48 @@ flannel_node() {
 	lease_put "$number" "$node" "$(node_ip "$node" 4)" "$(node_ip "$node" 6)" "${MAC4[$node]}" "${MAC6[$node]}"
 	printf '%s\n' FLANNEL_NETWORK=10.42.0.0/16 "FLANNEL_SUBNET=10.42.$number.1/24" FLANNEL_IPV6_NETWORK=fd00:42::/48 \
 		"FLANNEL_IPV6_SUBNET=fd00:42:0:$(printf %x "$number")::1/64" FLANNEL_MTU=1450 FLANNEL_IPMASQ=false >"$LAB_DIR/$node/subnet.env"
+	has_device || return 0
 	flannel_device "$node" "$(pods4 "$number")" "$(pods6 "$number")" "${MAC4[$node]}"
 	ip -n "$(node_ns "$node")" link set dev flannel-v6.1 address "${MAC6[$node]}"
 }
 knows() { # NODE POD-CIDR4 POD-CIDR6 NODE-OF-THEM MAC4 MAC6
-	flannel_peer "$1" "$2" "$3" "$(node_ip "$4" 4)" "$(node_ip "$4" 6)" "$5" "$6"
+	if is_direct; then
+		ip -n "$(node_ns "$1")" route replace "$2" via "$(node_ip "$4" 4)"
+		ip -n "$(node_ns "$1")" route replace "$3" via "$(node_ip "$4" 6)"
+	else
+		flannel_peer "$1" "$2" "$3" "$(node_ip "$4" 4)" "$(node_ip "$4" 6)" "$5" "$6"
+	fi
 }
 
-# What flannel has on a: devices, addresses, routes, neighbours, fdb.
-entries() {
+# What flannel has on a: devices, addresses, routes, neighbours, fdb. host-gw has no device, and twill0 of its own there.
+entries() { all_entries | grep -v -e twill0 -e 'proto 116'; }
+all_entries() {
 	local ns
 	ns=$(node_ns a)
 	ip -n "$ns" -o -d link show type vxlan | sed 's/ qlen [0-9]*//; s/[a-z_]*_timer *[0-9.]*//g'
-	ip -n "$ns" -o addr show | sed 's/ valid_lft.*//' | grep flannel
+	ip -n "$ns" -o addr show | sed 's/ valid_lft.*//' | grep flannel || :
 	ip -n "$ns" route show table all
 	ip -n "$ns" -6 route show table all
 	ip -n "$ns" neigh show nud permanent
 	ip -n "$ns" -6 neigh show nud permanent
-	bridge -n "$ns" fdb show | grep self | grep flannel
+	bridge -n "$ns" fdb show | grep self | grep flannel || :
 }
 has() { entries | grep -F -- "$1" >/dev/null; }
 has_not() { ! has "$1"; }
 is_as_before() { diff <(sort "$LAB_DIR/.lab/before") <(entries | sort); }
 carried_by() { status_is a ".data_plane.kind == \"$1\""; }
 is_adopted() {
+	if ! has_device; then
+		status_is a '.overlay.name == "twill0"' && grep "flannel's routes are taken over" "$(node_dir a)/log" >/dev/null && return
+		echo "not on flannel's routes"
+		return 1
+	fi
 	status_is a '.overlay.name == "flannel.1" and .overlay.kind == "flannel" and .overlay6.name == "flannel-v6.1"' || { status a '.overlay, .overlay6'; return 1; }
 	same "${MAC4[a]} ${MAC6[a]}" "$(status a '"\(.overlay.mac) \(.overlay6.mac)"')" || return
 	same "${MAC4[a]} ${MAC6[a]}" "$(jq -r '"\(.BackendData.VtepMAC) \(.BackendV6Data.VtepMAC)"' "$(lease_file "${NUMBER[a]}")")" || return
-	has_not twill0
+	not find_device twill0
 }
+find_device() { ip -n "$(node_ns a)" link show "$1" >/dev/null 2>&1; }
 counted() { node_ctl a -o json drops | jq -e ".items[] | select(.reason == \"$2\") | .hooks.$1 > 0" >/dev/null; } # HOOK REASON
 talk() { # all ways, whole packets and fragments
 	local peer family
@@ -74,7 +95,7 @@ talk() { # all ways, whole packets and fragments
 			node_exec a ping -q -c 2 -i 0.05 -W 1 "$(pod_ip $peer pod $family)" || { echo "node a to $peer's pod, IPv$family"; return 1; }
 			node_exec $peer ping -q -c 2 -i 0.05 -W 1 "$(pod_ip a pod $family)" || { echo "node $peer to a's pod, IPv$family"; return 1; }
 		done
-		ping_pod "$peer pod" "10.42.${NUMBER[a]}.0" || { echo "$peer's pod to node a"; return 1; }
+		ping_pod "$peer pod" "10.42.${NUMBER[a]}.$(has_device && echo 0 || echo 1)" || { echo "$peer's pod to node a"; return 1; }
 		ping_pod "$peer pod" "fd00:42:0:$(printf %x "${NUMBER[a]}")::1" || { echo "$peer's pod to node a, IPv6"; return 1; }
 	done
 }
@@ -96,7 +117,7 @@ for node in a k t; do
 	pod_serve "$node" pod
 	_lab_sysctl "$(node_ns "$node")" ipv4/conf/all/rp_filter=1 ipv4/conf/default/rp_filter=1
 done
-for node in a k; do _lab_sysctl "$(node_ns "$node")" ipv4/conf/flannel.1/rp_filter=1; done
+if has_device; then for node in a k; do _lab_sysctl "$(node_ns "$node")" ipv4/conf/flannel.1/rp_filter=1; done; fi
 check "flannel's node a reaches k" reachable "a pod" "k pod"
 check "and t" reachable "a pod" "t pod"
 check "flannel's node a talks with both" talk
@@ -118,13 +139,18 @@ start "TCP, IPv6" k-pod tcp-rr "$(pod_ip a pod 6)"
 start "TCP of the node itself" a tcp-rr "$(pod_ip k pod 4)"
 
 # What flanneld leaves when it was away: a node that went, and one that got another MAC.
-ip -n "$(node_ns a)" -batch - <<-END
-	neigh replace 10.42.210.0 lladdr 0a:aa:00:00:02:10 dev flannel.1 nud permanent
-	route add 10.42.210.0/24 via 10.42.210.0 dev flannel.1 onlink
-	neigh replace fd00:42:0:d3:: lladdr 0a:aa:00:00:02:11 dev flannel-v6.1 nud permanent
-END
-bridge -n "$(node_ns a)" fdb replace 0a:aa:00:00:02:10 dev flannel.1 dst 203.0.113.10 self permanent
-bridge -n "$(node_ns a)" fdb replace 0a:aa:00:00:02:12 dev flannel-v6.1 dst 2001:db8:9::12 self permanent
+if is_direct; then
+	ip -n "$(node_ns a)" route add 10.42.210.0/24 via 192.0.2.210
+	ip -n "$(node_ns a)" route add fd00:42:0:d2::/64 via 2001:db8:1::210
+else
+	ip -n "$(node_ns a)" -batch - <<-END
+		neigh replace 10.42.210.0 lladdr 0a:aa:00:00:02:10 dev flannel.1 nud permanent
+		route add 10.42.210.0/24 via 10.42.210.0 dev flannel.1 onlink
+		neigh replace fd00:42:0:d3:: lladdr 0a:aa:00:00:02:11 dev flannel-v6.1 nud permanent
+	END
+	bridge -n "$(node_ns a)" fdb replace 0a:aa:00:00:02:10 dev flannel.1 dst 203.0.113.10 self permanent
+	bridge -n "$(node_ns a)" fdb replace 0a:aa:00:00:02:12 dev flannel-v6.1 dst 2001:db8:9::12 self permanent
+fi
 
 # --- taken over
 agent_start a
@@ -134,26 +160,40 @@ check "programs carry the node" carried_by programs
 check "it takes no zero checksums while flannel's device is there" same false "$(jq '.Twill.zeroCsum6 // .twill.zeroCsum6 // false' "$(lease_file "${NUMBER[a]}")")"
 check "what flannel left of nodes that went is gone, all else is as it was" wait_until 2 is_as_before
 check "everything is carried" talk
-check "what pods send is encapsulated by a program" counted from_pod to_vxlan
-check "what comes for pods is decapsulated by one" counted from_wire to_local
-check "fragments come through flannel's device" counted from_overlay to_local
+if is_direct; then
+	check "what pods send is routed by a program" counted from_pod to_direct
+else
+	check "what pods send is encapsulated by a program" counted from_pod to_vxlan
+	check "fragments come through flannel's device" counted from_overlay to_local
+fi
+check "what comes for pods is delivered by one" counted from_wire to_local
 check "nothing was dropped" same "{}" "$(drops a)"
 
 # --- kept right while adopted
-lease_put 211 new 203.0.113.1 2001:db8:9::1 0e:00:00:00:02:01 0e:00:00:00:06:01
-check "a new node gets a route" wait_until 2 has "10.42.211.0/24 via 10.42.211.0 dev flannel.1 onlink"
-check "a neighbour" wait_until 2 has "fd00:42:0:d3:: dev flannel-v6.1 lladdr 0e:00:00:00:06:01 PERMANENT"
-check "an fdb entry" wait_until 2 has "0e:00:00:00:02:01 dev flannel.1 dst 203.0.113.1"
-lease_put 211 new 203.0.113.2 2001:db8:9::1 0e:00:00:00:02:01 0e:00:00:00:06:02
-check "its other address is taken over" wait_until 2 has "0e:00:00:00:02:01 dev flannel.1 dst 203.0.113.2"
-check "its other MAC, too" wait_until 2 has "0e:00:00:00:06:02 dev flannel-v6.1 dst 2001:db8:9::1"
-check "and nothing of the MAC before is left" wait_until 2 has_not 0e:00:00:00:06:01
-entries >"$LAB_DIR/.lab/with-new"
-bridge -n "$(node_ns a)" fdb del 0e:00:00:00:02:01 dev flannel.1 self
-ip -n "$(node_ns a)" route del 10.42.211.0/24
-ip -n "$(node_ns a)" -6 neigh replace fd00:42:0:d3:: lladdr 0e:00:00:00:00:66 dev flannel-v6.1 nud permanent
-bridge -n "$(node_ns a)" fdb add 0e:00:00:00:00:77 dev flannel.1 dst 203.0.113.77 self permanent
 as_with_new() { diff <(sort "$LAB_DIR/.lab/with-new") <(entries | sort); }
+if is_direct; then
+	lease_put 211 new 192.0.2.211 2001:db8:1::211 0e:00:00:00:02:01 0e:00:00:00:06:01
+	check "a new node gets a route" wait_until 2 has "10.42.211.0/24 via 192.0.2.211 dev eth0"
+	lease_put 211 new 192.0.2.212 2001:db8:1::211 0e:00:00:00:02:01 0e:00:00:00:06:01
+	check "its other address is taken over" wait_until 2 has "10.42.211.0/24 via 192.0.2.212 dev eth0"
+	check "and nothing of the one before is left" wait_until 2 has_not 192.0.2.211
+	entries >"$LAB_DIR/.lab/with-new"
+	ip -n "$(node_ns a)" route replace fd00:42:0:d3::/64 via 2001:db8:1::77
+else
+	lease_put 211 new 203.0.113.1 2001:db8:9::1 0e:00:00:00:02:01 0e:00:00:00:06:01
+	check "a new node gets a route" wait_until 2 has "10.42.211.0/24 via 10.42.211.0 dev flannel.1 onlink"
+	check "a neighbour" wait_until 2 has "fd00:42:0:d3:: dev flannel-v6.1 lladdr 0e:00:00:00:06:01 PERMANENT"
+	check "an fdb entry" wait_until 2 has "0e:00:00:00:02:01 dev flannel.1 dst 203.0.113.1"
+	lease_put 211 new 203.0.113.2 2001:db8:9::1 0e:00:00:00:02:01 0e:00:00:00:06:02
+	check "its other address is taken over" wait_until 2 has "0e:00:00:00:02:01 dev flannel.1 dst 203.0.113.2"
+	check "its other MAC, too" wait_until 2 has "0e:00:00:00:06:02 dev flannel-v6.1 dst 2001:db8:9::1"
+	check "and nothing of the MAC before is left" wait_until 2 has_not 0e:00:00:00:06:01
+	entries >"$LAB_DIR/.lab/with-new"
+	bridge -n "$(node_ns a)" fdb del 0e:00:00:00:02:01 dev flannel.1 self
+	bridge -n "$(node_ns a)" fdb add 0e:00:00:00:00:77 dev flannel.1 dst 203.0.113.77 self permanent
+	ip -n "$(node_ns a)" -6 neigh replace fd00:42:0:d3:: lladdr 0e:00:00:00:00:66 dev flannel-v6.1 nud permanent
+fi
+ip -n "$(node_ns a)" route del 10.42.211.0/24
 check "what somebody spoils is put right" wait_until 5 as_with_new
 rm "$(lease_file 211)"
 check "a node that goes takes all of it along" wait_until 5 is_as_before
@@ -196,9 +236,11 @@ for i in "${!PIDS[@]}"; do
 	fi
 done
 
-# --- somebody deletes the device: nobody's traffic then, but it comes back
-ip -n "$(node_ns a)" link del flannel.1
-check "a device that is deleted is made anew, with MAC, address, routes, neighbours and fdb" wait_until 5 is_adopted
-check "everything is carried again" talk
-check "the log names no trouble that stays" status_is a '.data_plane.kind == "programs" and (.warnings | length == 1)'
+if has_device; then
+	# --- somebody deletes the device: nobody's traffic then, but it comes back
+	ip -n "$(node_ns a)" link del flannel.1
+	check "a device that is deleted is made anew, with MAC, address, routes, neighbours and fdb" wait_until 5 is_adopted
+	check "everything is carried again" talk
+	check "no trouble stays" status_is a '.data_plane.kind == "programs" and (.warnings | length == 1)'
+fi
 finish

@@ -139,6 +139,16 @@ TEST_CASE("flannel's devices: without anti-spoof every inner source passes")
             kUnspec, TW_R_TO_STACK);
 }
 
+TEST_CASE("flannel's routes without its device: nothing that the overlay device receives was decapsulated")
+{
+    const Node a = flannel_node([](tw_cfg& cfg) { cfg.vxlan_device = 0; });
+    for (const Net& net : nets()) {
+        const Layers frame =
+            with<Eth>(decapsulated(net, net.free_cluster, net.pod1), [](Eth& eth) { eth.dst = kVtepB; });
+        expect_untouched(a.dp->run(Program::from_overlay, build(frame), overlay(a, net)), frame, TW_R_VERIFIED);
+    }
+}
+
 TEST_CASE("flannel's devices: a direct peer's packet that is the stack's stays on the wire")
 {
     const Node a = flannel_node();
