@@ -12,13 +12,4 @@ endforeach()
 target_link_libraries(netns_netfilter PRIVATE twill_daemon)
 
 # Nodes without programs, and the way to them and back, by either kind of attachment.
-foreach(attach tcx clsact)
-  set(flags "-overlay=vxlan")
-  if(attach STREQUAL clsact)
-    string(APPEND flags " -feature tcx=off")
-  endif()
-  set(name netns.without_programs.${attach}.vxlan)
-  add_test(NAME ${name} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/kernel_overlay.sh)
-  set_tests_properties(${name} PROPERTIES LABELS netns SKIP_RETURN_CODE 77 TIMEOUT 180
-                       ENVIRONMENT "TWILL_BIN=${CMAKE_BINARY_DIR}/bin;TWILLD_FLAGS=${flags}")
-endforeach()
+variant_test(netns.without_programs kernel_overlay 180 tcx.vxlan clsact.vxlan)
