@@ -123,20 +123,14 @@ check "and t" reachable "a pod" "t pod"
 check "flannel's node a talks with both" talk
 entries >"$LAB_DIR/.lab/before"
 
-PIDS=() NAMES=()
-start() { # NAME NODE-POD COMMAND ADDRESS [options]
-	lab_spawn "$2" "$TRAFFIC" "$3" "$4" 5001 --until-signal --json "${@:5}" >"$LAB_DIR/.lab/$1"
-	PIDS+=("$LAB_PID")
-	NAMES+=("$1")
-}
-start "to a flannel node, IPv4" a-pod udp-flood "$(pod_ip k pod 4)" --rate 1000
-start "from a flannel node, IPv4" k-pod udp-flood "$(pod_ip a pod 4)" --rate 1000
-start "to a twill node, IPv6" a-pod udp-flood "$(pod_ip t pod 6)" --rate 500
-start "from a twill node, IPv6" t-pod udp-flood "$(pod_ip a pod 6)" --rate 500
-start "from the node itself" a udp-flood "$(pod_ip k pod 4)" --rate 500
-start "TCP, IPv4" a-pod tcp-rr "$(pod_ip k pod 4)"
-start "TCP, IPv6" k-pod tcp-rr "$(pod_ip a pod 6)"
-start "TCP of the node itself" a tcp-rr "$(pod_ip k pod 4)"
+flow_start "to a flannel node, IPv4" a-pod udp-flood "$(pod_ip k pod 4)" --rate 1000
+flow_start "from a flannel node, IPv4" k-pod udp-flood "$(pod_ip a pod 4)" --rate 1000
+flow_start "to a twill node, IPv6" a-pod udp-flood "$(pod_ip t pod 6)" --rate 500
+flow_start "from a twill node, IPv6" t-pod udp-flood "$(pod_ip a pod 6)" --rate 500
+flow_start "from the node itself" a udp-flood "$(pod_ip k pod 4)" --rate 500
+flow_start "TCP, IPv4" a-pod tcp-rr "$(pod_ip k pod 4)"
+flow_start "TCP, IPv6" k-pod tcp-rr "$(pod_ip a pod 6)"
+flow_start "TCP of the node itself" a tcp-rr "$(pod_ip k pod 4)"
 
 # What flanneld leaves when it was away: a node that went, and one that got another MAC.
 if is_direct; then
@@ -223,18 +217,7 @@ check "everything is carried, without programs" talk
 agent_restart a
 check "and programs carry it again" wait_until 5 carried_by programs
 
-kill -TERM "${PIDS[@]}" || :
-for i in "${!PIDS[@]}"; do
-	wait "${PIDS[i]}" || :
-	result=$(<"$LAB_DIR/.lab/${NAMES[i]}")
-	echo "${NAMES[i]}: $result"
-	if [[ ${NAMES[i]} == TCP* ]]; then
-		check "${NAMES[i]}: the connection lived" same ok "$(jq -r .result <<<"$result")"
-	else
-		check "${NAMES[i]}: nothing was lost" same 0 "$(jq .lost <<<"$result")"
-		check "${NAMES[i]}: the flood ran" same true "$(jq '.sent > 3000' <<<"$result")"
-	fi
-done
+flows_end 3000
 
 if has_device; then
 	# --- somebody deletes the device: nobody's traffic then, but it comes back

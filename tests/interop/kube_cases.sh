@@ -65,22 +65,7 @@ compact() {
 
 # --- traffic ----------------------------------------------------------------------------------------------------------------
 
-PIDS=() NAMES=()
-flood() { # NAME NODE-POD ADDRESS
-	lab_spawn "$2" "$TRAFFIC" udp-flood "$3" 5001 --until-signal --json --rate 300 >"$LAB_DIR/.lab/$1"
-	PIDS+=("$LAB_PID") NAMES+=("$1")
-}
-floods_end() {
-	local i result
-	kill -TERM "${PIDS[@]}"
-	for i in "${!PIDS[@]}"; do
-		wait "${PIDS[i]}" || :
-		result=$(<"$LAB_DIR/.lab/${NAMES[i]}")
-		echo "${NAMES[i]}: $result"
-		check "${NAMES[i]}: nothing was lost" same 0 "$(jq .lost <<<"$result")"
-		check "${NAMES[i]}: the flood ran" same true "$(jq '.sent > 4000' <<<"$result")"
-	done
-}
+flood() { flow_start "$1" "$2" udp-flood "$3" --rate 300; } # NAME NODE-POD ADDRESS
 
 # back WHAT COMMAND...: how long after the API server's return it holds.
 back() {
@@ -220,7 +205,7 @@ sees "old backup: the watch goes on" 10.42.21.0/24 198.51.100.126
 compact
 annotate node-y "{\"${ANNOTATIONS}public-ip\": \"198.51.100.125\"}"
 sees "after etcd was compacted behind a running API server: what changes" 10.42.21.0/24 198.51.100.125
-floods_end
+flows_end 4000
 
 # --- what others write --------------------------------------------------------------------------------------------------------
 

@@ -72,6 +72,36 @@ ping_pod() {
 	pod_exec "${from[@]}" ping -q -c 3 -i 0.01 -W 1 "${@:3}" "$2"
 }
 
+# --- traffic that lasts: floods of datagrams and, with a name that begins with TCP, connections
+
+FLOWS=() FLOW_PIDS=()
+# flow_start NAME NODE[-POD] COMMAND ADDRESS [options of tw-traffic]
+flow_start() {
+	lab_spawn "$2" "$TRAFFIC" "$3" "$4" 5001 --until-signal --json "${@:5}" >"$LAB_DIR/.lab/$1"
+	FLOW_PIDS+=("$LAB_PID")
+	FLOWS+=("$1")
+}
+
+# flows_end LEAST [lossy]: every connection lived; every flood sent more than LEAST datagrams, and none was lost, or lossy,
+# more than LEAST arrived.
+flows_end() {
+	local i result
+	kill -TERM "${FLOW_PIDS[@]}" || :
+	for i in "${!FLOWS[@]}"; do
+		wait "${FLOW_PIDS[i]}" || :
+		result=$(<"$LAB_DIR/.lab/${FLOWS[i]}")
+		echo "${FLOWS[i]}: $result"
+		if [[ ${FLOWS[i]} == TCP* ]]; then
+			check "${FLOWS[i]}: the connection lived" same ok "$(jq -r .result <<<"$result")"
+		elif [[ ${2:-} == lossy ]]; then
+			check "${FLOWS[i]}: it goes on" same true "$(jq ".received > $1" <<<"$result")"
+		else
+			check "${FLOWS[i]}: nothing was lost" same 0 "$(jq .lost <<<"$result")"
+			check "${FLOWS[i]}: the flood ran" same true "$(jq ".sent > $1" <<<"$result")"
+		fi
+	done
+}
+
 # reachable "NODE POD" "NODE POD": within 5 s, in both families.
 reachable() {
 	local to

@@ -11,18 +11,11 @@ for pod in "node-a pod-a1" "node-a pod-a2" "node-b pod-b1" "node-c pod-c1"; do
 	[[ $pod == "node-a pod-a1" ]] || check "pod-a1 -> ${words[1]}: reachable" reachable "node-a pod-a1" "$pod"
 done
 
-PIDS=() NAMES=()
-start() { # NAME NODE-POD COMMAND ADDRESS [options]
-	lab_spawn "$2" "$TRAFFIC" "$3" "$4" 5001 --until-signal --json "${@:5}" >"$LAB_DIR/.lab/$1"
-	PIDS+=("$LAB_PID")
-	NAMES+=("$1")
-}
-
-start "VXLAN IPv4" node-a-pod-a1 udp-flood "$(pod_ip node-c pod-c1 4)" --rate 2000
-start "VXLAN IPv6" node-c-pod-c1 udp-flood "$(pod_ip node-a pod-a1 6)" --rate 500
-start "direct IPv4" node-b-pod-b1 udp-flood "$(pod_ip node-a pod-a1 4)" --rate 500
-start "local IPv6" node-a-pod-a1 udp-flood "$(pod_ip node-a pod-a2 6)" --rate 500
-start "TCP over VXLAN" node-c-pod-c1 tcp-rr "$(pod_ip node-a pod-a2 4)"
+flow_start "VXLAN IPv4" node-a-pod-a1 udp-flood "$(pod_ip node-c pod-c1 4)" --rate 2000
+flow_start "VXLAN IPv6" node-c-pod-c1 udp-flood "$(pod_ip node-a pod-a1 6)" --rate 500
+flow_start "direct IPv4" node-b-pod-b1 udp-flood "$(pod_ip node-a pod-a1 4)" --rate 500
+flow_start "local IPv6" node-a-pod-a1 udp-flood "$(pod_ip node-a pod-a2 6)" --rate 500
+flow_start "TCP over VXLAN" node-c-pod-c1 tcp-rr "$(pod_ip node-a pod-a2 4)"
 
 sleep 0.3
 ids() { node_exec node-a ip -o link show dev twill0 | cut -d: -f1; node_ctl node-a -o json maps | jq -c '[.items[].id]'; }
@@ -47,16 +40,5 @@ check "started again, ready" wait_ready node-a
 check "the pod made meanwhile becomes an endpoint" wait_until 3 items_are node-a endpoints "map(.ip) | contains([\"$(pod_ip node-a pod-late 4)\"])"
 sleep 0.3
 
-kill -TERM "${PIDS[@]}"
-for i in "${!PIDS[@]}"; do
-	wait "${PIDS[i]}" || :
-	result=$(<"$LAB_DIR/.lab/${NAMES[i]}")
-	echo "${NAMES[i]}: $result"
-	if [[ ${NAMES[i]} == TCP* ]]; then
-		check "${NAMES[i]}: the connection lived" same ok "$(jq -r .result <<<"$result")"
-	else
-		check "${NAMES[i]}: nothing was lost" same 0 "$(jq .lost <<<"$result")"
-		check "${NAMES[i]}: the flood ran" same true "$(jq '.sent > 800' <<<"$result")"
-	fi
-done
+flows_end 800
 finish
