@@ -152,7 +152,8 @@ MigrateCheck check_mtu(const MigrateInput& input)
                 "MTU " + std::to_string(underlay) + " of the configuration is more than " + input.wire->name + " has"};
     for (const auto* link : flannel_devices(input))
         if (link->mtu > want)
-            return {"mtu", stop, link->name + " has MTU " + std::to_string(link->mtu) + ": " + reason};
+            return {"mtu", note,
+                    link->name + " has MTU " + std::to_string(link->mtu) + ", which is lowered: " + reason};
     if (input.env && input.env->mtu != want)
         return {"mtu", note,
                 "FLANNEL_MTU of subnet.env is " + std::to_string(input.env->mtu) + ": " + reason +

@@ -66,15 +66,15 @@ flannel_restart() { # NODE [COMMAND...]: COMMAND between stop and start
 	[[ $# == 1 ]] || "${@:2}"
 	flannel_start "$1"
 }
-twill_start() { # NODE
+twill_start() { # NODE [FLAGS...]
 	local flags
 	mapfile -t flags < <(daemon_flags)
 	if [[ $STORE == etcd ]]; then
-		agent_start "$1" -store= "${flags[@]}"
+		agent_start "$1" -store= "${flags[@]}" "${@:2}"
 	else
 		# shellcheck disable=SC2034 # for kube_lib.sh
 		VARS=("NODE_NAME=$1") IN_POD=()
-		start_twilld "$1" "${flags[@]}"
+		start_twilld "$1" "${flags[@]}" "${@:2}"
 	fi
 }
 
