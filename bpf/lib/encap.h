@@ -72,6 +72,39 @@ static __always_inline __u16 tw_ip_id(const struct __sk_buff *skb, __u32 sent)
 	return (__u16)(skb->gso_size ? bpf_get_prandom_u32() : sent + bpf_get_smp_processor_id() * 0x2f1dU);
 }
 
+/* The UDP checksum of VXLAN over IPv6 without a look at the data. What a transport checksum covers sums up, with its
+ * pseudo header, to nothing (RFC 1071), also where a device has yet to write it. So the inner packet counts as its IPv6
+ * header less that pseudo header: of addresses, length and next header nothing is left but the byte in which the latter
+ * stands. Here: all that is the same in every packet to the peer, not inverted and never 0; `tail` is complete but for
+ * what differs. The first word of VXLAN is left out, too. */
+static __always_inline __u16 tw_csum6_base(const void *ip, const void *tail)
+{
+	const __u32 *addr = ip + 8, *word = tail;
+	__u64 sum = bpf_htonl(IPPROTO_UDP) + (__u64)word[0] + word[3];
+
+#pragma unroll
+	for (int i = 0; i < 8; i++)
+		sum += addr[i];
+#pragma unroll
+	for (int i = 4; i < 7; i++)
+		sum += word[i];
+	return tw_csum_fold(sum + *(const __u16 *)(tail + 28));
+}
+
+/* Does that hold for the packet behind the Ethernet header, which has no padding? For whole TCP, UDP and ICMPv6 right
+ * behind the IPv6 header. Not for UDP without a checksum, or with one over less than the packet. */
+static __always_inline int tw_csum6_holds(struct __sk_buff *skb)
+{
+	const __u8 *ip = tw_header(skb, ETH_HLEN, sizeof(struct ipv6hdr) + sizeof(struct udphdr));
+	const __u16 *half = (const __u16 *)ip;
+
+	if (skb->gso_size || !ip)
+		return 0;
+	if (ip[6] == IPPROTO_UDP)
+		return half[2] == half[22] && half[23];
+	return ip[6] == IPPROTO_TCP || ip[6] == IPPROTO_ICMPV6;
+}
+
 /* Writes the headers for the peer to `ip`, all but what differs from packet to packet: see struct tw_head. Offsets by
  * RFC 791, RFC 8200, RFC 768 and RFC 7348. DF is not set, as the kernel's device leaves it. */
 static __always_inline void tw_head_fill(void *ip, const struct tw_peer *peer, int v6)
@@ -106,6 +139,8 @@ static __always_inline void tw_head_fill(void *ip, const struct tw_peer *peer, i
 	tw_put(tail, 12, bpf_htonl(tw_cfg.vni << 8));
 	tw_put_mac(tail + 16, peer->vtep_mac);
 	*(__be16 *)(tail + 28) = v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
+	if (v6 && !peer->zero_csum6)
+		*(__u16 *)(tail + 6) = tw_csum6_base(ip, tail);
 }
 
 static __always_inline void tw_head_copy(void *to, const struct tw_head *head, int v6)
@@ -150,6 +185,26 @@ static __always_inline void tw_head_complete(struct __sk_buff *skb, void *ip, in
 	*(__be16 *)(tail + 4) = bpf_htons((__u16)len);
 	if (tw_cfg.gbp && skb->mark)
 		tw_put(tail, 8, bpf_htonl((__u32)(TW_VXLAN_VNI | TW_VXLAN_GROUP) << 24 | (skb->mark & 0xffff)));
+}
+
+/* Completes the UDP checksum of the VXLAN frame, which is as it will leave, from tw_csum6_base(). 0 or an error. */
+static __always_inline int tw_csum6_complete(struct __sk_buff *skb)
+{
+	void *ip = tw_header(skb, ETH_HLEN, sizeof(struct tw_outer_v6) + sizeof(struct ipv6hdr));
+	void *tail = ip + sizeof(struct ipv6hdr);
+	const void *inner = tail + sizeof(struct tw_outer_tail);
+	__u16 *udp = tail; /* source port, destination port, length, checksum */
+	__u64 sum;
+
+	if (unlikely(!ip))
+		return -1;
+	sum = (__u64)udp[3] + udp[0] + 2 * udp[2] + *(const __u32 *)(tail + 8);
+	sum += (__u64) * (const __u32 *)inner + *(const __u16 *)(inner + 6);
+	sum += (__u16)~bpf_htons(*(const __u8 *)(inner + 6));
+	udp[3] = (__u16)~tw_csum_fold(sum);
+	if (!udp[3])
+		udp[3] = 0xffff; /* zero would mean none: RFC 768 */
+	return 0;
 }
 
 /* Mends the sum that a NIC made over the whole packet (CHECKSUM_COMPLETE) after 16 bits of it changed. */
@@ -258,7 +313,7 @@ static __always_inline int tw_encap(struct __sk_buff *skb, int v6, __u32 l3_len,
 		return TW_STACK(KERNEL_ENCAP);
 	/* Without ENCAP_L2_ETH (before 5.13) GSO would segment the inner frame wrongly. A flannel peer wants a UDP
 	 * checksum on IPv6, which no helper keeps right over segmentation. */
-	if (!tw_cfg.encap_l2_eth || (v6 && !peer->zero_csum6))
+	if (!tw_cfg.encap_l2_eth || (v6 && !peer->zero_csum6 && !tw_csum6_holds(skb)))
 		return TW_STACK(KERNEL_ENCAP);
 	/* Not by tw_outer_size(): old verifiers must see size and family come from one branch. */
 	if (v6) {
@@ -287,6 +342,8 @@ static __always_inline int tw_encap(struct __sk_buff *skb, int v6, __u32 l3_len,
 	tw_head_complete(skb, outer, v6, tos, inner_len, sport, id);
 	if (forward)
 		tw_lower_ttl(skb, outer + room, v6);
+	if (v6 && !peer->zero_csum6 && tw_csum6_complete(skb))
+		return TW_DROP(KERNEL_ERROR);
 	return by_route ? tw_out_by_route(peer, TW_SENT(TO_VXLAN)) : tw_out_of_wire(peer, v6, TW_SENT(TO_VXLAN));
 }
 

@@ -30,8 +30,8 @@ struct tw_flow_state {
 TW_ASSERT_SIZE(struct tw_flow_state, 4);
 
 /* VXLAN headers for a peer, outer IP to inner Ethernet (50 bytes over IPv4, 70 over IPv6), as they are in every packet;
- * what differs from packet to packet is zero. The IPv4 checksum is not one: it is the sum of the other words so far
- * (RFC 1071), not yet inverted. Network order. */
+ * what differs from packet to packet is zero. The IPv4 header's checksum, and over IPv6 that of UDP, is not one: it is
+ * the sum of what else is known (RFC 1071), not yet inverted; of UDP 0 where the peer takes none. Network order. */
 struct tw_head {
 	__u64 words[9];
 };

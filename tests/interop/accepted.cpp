@@ -118,6 +118,36 @@ bool has_no_peer(const Packet& packet, const Outcome& twill, const Outcome&)
                        [&](const Frame& frame) { return is_error_of(twill.world.node(), frame.bytes); });
 }
 
+std::uint32_t pseudo_sum(const Bytes& bytes, std::size_t ip)
+{
+    return static_cast<std::uint32_t>(test::ones_sum(bytes.data() + ip + 8, 32) + get16(bytes, ip + 4) + bytes[ip + 6]);
+}
+
+/// Sum over the packet at `ip` (IPv6, no extension headers) from its transport header on, with the pseudo header:
+/// 0xffff when its checksum is right.
+unsigned transport_sum(const Bytes& bytes, std::size_t ip)
+{
+    const std::size_t size = get16(bytes, ip + 4);
+    return bytes.size() < ip + 40 + size ? 0 : test::ones_sum(bytes.data() + ip + 40, size, pseudo_sum(bytes, ip));
+}
+
+/// Over IPv6 to a node that wants an outer UDP checksum: twill writes it, as headers tell it if the pod's own is right.
+/// The kernel sums up the packet, or leaves that to the wire and writes the pseudo header's sum.
+bool has_sum_by_headers(const Packet&, const Outcome& twill, const Outcome& kernel)
+{
+    if (!has(twill, "from_pod TO_VXLAN") && !has(twill, "from_host TO_VXLAN")) return false;
+    if (twill.frames.size() != 1 || kernel.frames.size() != 1) return false;
+    Bytes ours = twill.frames[0].bytes, theirs = kernel.frames[0].bytes;
+    if (ours.size() != theirs.size() || inner_offset(ours) != kOuter6 || ours.size() < kOuter6 + 40) return false;
+    const bool is_left_to_wire =
+        get16(theirs, kEth + 46) == test::ones_sum(theirs.data() + kEth + 8, 0, pseudo_sum(theirs, kEth));
+    if (!is_left_to_wire && transport_sum(theirs, kEth) != 0xffff) return false;
+    // Where the pod's is wrong, ours is by just as much.
+    if (transport_sum(ours, kEth) != transport_sum(ours, kOuter6)) return false;
+    for (const std::size_t at : {kEth + 46, kEth + 47}) ours[at] = theirs[at] = 0;
+    return ours == theirs;
+}
+
 // --- both ways -----------------------------------------------------------------------------------------------------
 
 bool is_invalid(const Packet&, const Outcome& twill, const Outcome& kernel)
@@ -258,6 +288,8 @@ const std::vector<Accepted>& all_accepted()
         {"half seen", "conntrack has seen only the odd packets of a flow that takes the fast path", is_half_seen},
         {"error to spoofed", "the overlay's route names the node's source address, flannel's does not",
          is_error_to_spoofed},
+        {"outer sum", "by headers: written where the kernel leaves it to the wire, and wrong where the pod's own is",
+         has_sum_by_headers},
         {"header checksum", "of a pod's packet: the fast path keeps it wrong, the receiving pod drops", has_bad_header},
         {"spoof", "twill alone checks that an inner source belongs to the sending node", is_spoofed},
         {"no IP", "a flannel overlay carries IP only; the kernel takes priority tags off", is_no_ip},

@@ -150,21 +150,6 @@ TEST_CASE("from_host: an address of no peer is dropped: passed on it would come 
     expect(a.from_host(Layers{Eth{kVtepB, kVtepA, 0x0806}, Payload::of(28)}), kShot, TW_R_NO_PEER);
 }
 
-TEST_CASE("from_host: an IPv6 peer that refuses zero checksums is served by the overlay device")
-{
-    const Node a = node_a();
-    const Node bare = node_a([](tw_cfg& cfg) { cfg.vxlan_device = 0; });
-    const Net& net = nets()[1];
-    for (const Node* node : {&a, &bare}) {
-        tw_peer flannel = peer_b(net);
-        flannel.zero_csum6 = 0;
-        node->dp->add_peer(net.pods_b, flannel);
-    }
-    const Layers frame = host_frame(net.pod1, net.pod_b) + udp();
-    expect_for_device(a.from_host(frame), frame, TW_R_KERNEL_ENCAP);
-    expect(bare.from_host(frame), kShot, TW_R_NO_DEVICE);
-}
-
 TEST_CASE("from_host: a packet larger than the path takes is the overlay device's, which fragments outside" *
           needs_encap())
 {

@@ -214,18 +214,6 @@ TEST_CASE("from_pod: where the kernel's helper lacks ENCAP_L2_ETH the overlay de
     }
 }
 
-TEST_CASE("from_pod: an IPv6 peer that refuses zero checksums gets its packets by the overlay device")
-{
-    const Node a = node_a();
-    const Net& net = nets()[1];
-    tw_peer flannel = peer_b(net);
-    flannel.zero_csum6 = 0;
-    a.dp->add_peer(net.pods_b, flannel);
-    const Outcome sent = a.from_pod(pod_frame(net, net.pod_b) + udp());
-    expect(sent, kRedirect, TW_R_KERNEL_ENCAP);
-    expect_bytes(build(pod_frame(net, net.pod_b, 63) + udp()), sent.out, 14);
-}
-
 TEST_CASE("from_pod: outer IPv4 identifications follow each other without repeating" * needs_encap())
 {
     const Net& net = nets()[0];
