@@ -6,7 +6,7 @@
 # stale, and when it comes back it finds what it left.
 #
 # In CI two cycles with Kubernetes, one with etcd, what happens when nobody looks only there. TWILL_FULL=1: ten with each store, and
-# everything with both. TAKEOVER_SCENES="kubernetes:4 etcd:46": only these.
+# everything with both and with DirectRouting. TAKEOVER_SCENES="kubernetes:4:vxlan etcd:46:direct": only these.
 . "$(dirname "$0")/../netns/lib.sh"
 . "$(dirname "$0")/peers/lib.sh"
 peers_need etcd flannel kube-apiserver kube-proxy
@@ -181,11 +181,13 @@ stale() {
 	check "and finds its devices as they were" same "$DEVICES" "$(devices)"
 }
 
-SCENES=(kubernetes:4 etcd:46)
+SCENES=(kubernetes:4:vxlan etcd:46:vxlan)
+[[ ! ${TWILL_FULL:-} ]] || SCENES+=(etcd:46:direct)
 [[ ! ${TAKEOVER_SCENES:-} ]] || read -ra SCENES <<<"$TAKEOVER_SCENES"
 for scene in "${SCENES[@]}"; do
 	start=$SECONDS
-	scene_up "${scene%:*}" "${scene#*:}"
+	IFS=: read -r store families backend <<<"$scene"
+	scene_up "$store" "$families" "${backend:-vxlan}"
 	[[ $STORE != kubernetes ]] || check "docs/migrating.md: an API server takes its manifests" manifests
 	cycles
 	[[ $STORE == kubernetes && ! ${TWILL_FULL:-} ]] || stale

@@ -3,7 +3,7 @@
 # The scene of takeover.sh; sourced after mixed_lib.sh. a (taken over) and b have flanneld, c has twilld, out is a host behind the
 # router. kube-proxy runs on a and b.
 #
-#   scene_up STORE FAMILIES        etcd|kubernetes, 4|46
+#   scene_up STORE FAMILIES BACKEND   etcd|kubernetes, 4|46, vxlan|direct: c is on a's segment
 #   traffic_start, traffic_end     everything that has to live through the switches; one line for each switch says what it cost
 #   switch NAME COMMAND...         COMMAND under traffic, with connections that wait for their server to speak after it
 #   snapshot FILE, same_sets WHAT FILE
@@ -17,9 +17,9 @@ APISERVER_FLAGS=("--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112" --allow
 
 # --- up -----------------------------------------------------------------------------------------------------------------------
 
-scene_up() { # STORE FAMILIES
+scene_up() { # STORE FAMILIES BACKEND
 	local node
-	STORE=$1 BACKEND=vxlan VNI=1 VERSIONS=new
+	STORE=$1 BACKEND=$3 VNI=1 VERSIONS=new
 	mapfile -t FAMILIES < <(grep -o . <<<"$2")
 	lab_up "takeover-$1-$$"
 	STATE=$LAB_DIR/.lab
@@ -30,8 +30,8 @@ scene_up() { # STORE FAMILIES
 	peers_at router 192.0.2.1
 	start_etcd
 	start_apiserver
-	etcd_do put "$ETCD_PREFIX/config" "$(cell_config "$2" vxlan)" >/dev/null
-	cell_config "$2" vxlan >"$(peers_dir)/net-conf.json"
+	etcd_do put "$ETCD_PREFIX/config" "$(cell_config "$2" "$3")" >/dev/null
+	cell_config "$2" "$3" >"$(peers_dir)/net-conf.json"
 	for node in "${NODES[@]}"; do node_create "$node"; done
 	for node in "${FLANNELS[@]}"; do
 		flannel_start "$node"
@@ -230,15 +230,21 @@ switch() { # NAME COMMAND...
 
 # --- what is right ----------------------------------------------------------------------------------------------------------------
 
-# peers_are_exact NODE: routes, permanent neighbours and forwarding entries of flannel's devices are those of the leases, no more.
+# peers_are_exact NODE: routes, permanent neighbours and forwarding entries of flannel's devices, and routes by nodes, are those of
+# the leases, no more.
 peers_are_exact() {
 	local family dev LEASES
 	LEASES=$(store_leases)
 	for family in "${FAMILIES[@]}"; do
 		dev=$(overlay_of "$family")
 		same "$(lease_rows "$family" "$1" | while read -r pods ip mac; do
-			printf '%s\n' "route $pods via ${pods%/*}" "neighbour ${pods%/*} $mac" "fdb $mac $ip"
+			if [[ $(mode_to "$(node_ip "$1" "$family")" "$ip") == direct ]]; then
+				echo "direct $pods via $ip"
+			else
+				printf '%s\n' "route $pods via ${pods%/*}" "neighbour ${pods%/*} $mac" "fdb $mac $ip"
+			fi
 		done | sort)" "$({
+			node_exec "$1" ip "-$family" route show dev eth0 | sed -n 's/^\([^ ]* via [^ ]*\).*/direct \1/p' | grep -v default || :
 			node_exec "$1" ip "-$family" route show dev "$dev" | sed -n 's/^\([^ ]* via [^ ]*\) .*/route \1/p'
 			node_exec "$1" ip "-$family" neigh show dev "$dev" nud permanent | awk '{ print "neighbour", $1, $3 }'
 			node_exec "$1" bridge fdb show dev "$dev" | awk '$2 == "dst" { print "fdb", $1, $3 }'
