@@ -119,6 +119,7 @@ private:
     Result<> load_kernel();
     CfgInput cfg_input() const;
     Result<> load_programs();
+    Result<> load_generation(const tw_cfg& cfg);
     void take_over();
     Result<> open_maps();
     /// Between the hooks that note flows and those that carry them.
@@ -226,7 +227,8 @@ private:
     bool is_bare_ = false;      ///< nothing of the programs is left beside it
     bool is_preloaded_ = false; ///< programs that cannot ask conntrack have been told what it translates
     std::optional<Error> preload_trouble_;
-    bool is_sole_ = false; ///< nothing of another map schema is left
+    std::optional<Error> refused_; ///< why programs that ask conntrack do not load
+    bool is_sole_ = false;         ///< nothing of another map schema is left
     bool ready_ = false;
     bool is_config_old_ = false; ///< the store's configuration is not the one that is used
     bool is_detached_ = false;

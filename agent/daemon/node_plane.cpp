@@ -157,19 +157,17 @@ Result<> Node::load_programs()
     const tw_cfg cfg = make_cfg(cfg_input());
     if (cfg_ && same_cfg(*cfg_, cfg)) return Ok{};
     if (events_) {
-        TWILL_TRY_AS(programs, Programs::load(cfg, pins_));
-        programs_ = std::move(programs);
+        TWILL_TRY(load_generation(cfg));
     } else {
         TWILL_TRY_AS(is_new, pins_.begin());
-        TWILL_TRY_AS(programs, Programs::load(cfg, pins_));
-        programs_ = std::move(programs);
+        TWILL_TRY(load_generation(cfg));
         if (is_new) take_over();
         is_fresh_ = is_new;
         // From here on the maps are in use: another start goes on with them.
         TWILL_TRY(pins_.create());
         TWILL_TRY(open_maps());
     }
-    cfg_ = cfg;
+    cfg_ = programs_->cfg();
     // What is attached is of the generation before: each is replaced in place; one that refuses is attached anew.
     for (const auto& where : std::set(attachments_->current()))
         if (!attachments_->attach(where, *programs_)) {
@@ -177,6 +175,20 @@ Result<> Node::load_programs()
             stale_.endpoints = true;
         }
     return dataplane_->end_cached(); // found out under the constants before
+}
+
+/// Where the kernel turns out to refuse what the probe found, programs do without it from here on.
+Result<> Node::load_generation(const tw_cfg& cfg)
+{
+    TWILL_TRY_AS(programs, Programs::load(cfg, pins_));
+    if (programs.refused()) {
+        log::warn("programs that ask conntrack are refused, those that do not are loaded", *programs.refused());
+        features_.ct_lookup = probed_->ct_lookup = false;
+        refused_ = programs.refused();
+        TWILL_TRY(check_features());
+    }
+    programs_ = std::move(programs);
+    return Ok{};
 }
 
 void Node::take_over()

@@ -106,6 +106,9 @@ Status Node::status() const
         status.conflicts.push_back(
             {conflict.ip.to_string(), conflict.owner.value, conflict.claimant.value, conflict.count});
 
+    if (refused_)
+        status.warnings.push_back("programs that ask conntrack (ct_lookup) are refused by the kernel: " +
+                                  refused_->what);
     if (preload_trouble_)
         status.warnings.push_back("connections that were translated before twilld started may have ended: " +
                                   preload_trouble_->what);

@@ -72,11 +72,26 @@ std::string_view program_name(tw_hook hook)
 
 bool is_egress(tw_hook hook) { return hook == TW_HOOK_TO_POD || hook == TW_HOOK_FROM_HOST; }
 
-Result<Programs> Programs::load(const tw_cfg& cfg, const PinDir& pins)
+Result<Programs> Programs::load(const tw_cfg& cfg, const PinDir& pins, const ProgramObjects& objects)
+{
+    auto programs = load_object(cfg, pins, cfg.ct_lookup != 0 ? objects.can_ask : objects.plain);
+    if (programs || cfg.ct_lookup == 0) return programs;
+    const int code = programs.error().code;
+    if (code == EPERM || code == ENOMEM) return programs; // nothing that the other object does without
+    tw_cfg without = cfg;
+    without.ct_lookup = 0;
+    auto plain = load_object(without, pins, objects.plain);
+    if (!plain) return programs;
+    plain->refused_ = programs.error();
+    return plain;
+}
+
+Result<Programs> Programs::load_object(const tw_cfg& cfg, const PinDir& pins, std::string_view object)
 {
     libbpf_set_print(keep_text);
     libbpf_text().clear();
-    const Skeleton skeleton(open_programs(built_in_object(cfg.ct_lookup != 0)));
+    const auto bytes = object.empty() ? built_in_object(cfg.ct_lookup != 0) : BpfObject{object.data(), object.size()};
+    const Skeleton skeleton(open_programs(bytes));
     if (!skeleton) return load_error(errno, "open the BPF object");
     const_cast<tw_cfg&>(skeleton->rodata->tw_cfg) = cfg;
     // The time, as no two loads have the same; doubled, as the epoch is a time too.
@@ -93,6 +108,7 @@ Result<Programs> Programs::load(const tw_cfg& cfg, const PinDir& pins)
     if (const int rc = twill_dp__load(skeleton.get()); rc != 0) return load_error(-rc, "load the BPF programs");
 
     Programs programs;
+    programs.cfg_ = cfg;
     for (int i = 0; i < TW_HOOK__MAX; ++i) {
         const int fd = bpf_program__fd(program_of(*skeleton, static_cast<tw_hook>(i)));
         Fd copy(fcntl(fd, F_DUPFD_CLOEXEC, 3));
