@@ -43,7 +43,8 @@ static __always_inline int tw_check_forged(struct __sk_buff *skb, const struct t
 
 	if (!own && tw_in_cluster(&pkt->dst))
 		return 0;
-	forged = tw_aims_at_tunnel(skb, pkt) && (own || bpf_map_lookup_elem(&tw_nodes, &pkt->dst));
+	forged = tw_aims_at_tunnel(skb, pkt) && (own || bpf_map_lookup_elem(&tw_nodes, &pkt->dst) ||
+						 (tw_cfg.flannel && tw_cfg.vxlan_device && tw_is_for_host(skb, pkt)));
 	return tw_forget(skb, forged) ? TW_DROP(FORGED) : 0;
 }
 

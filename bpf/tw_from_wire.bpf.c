@@ -46,6 +46,8 @@ static __always_inline int tw_receive_any(struct __sk_buff *skb)
 	if (ret)
 		return ret;
 	ret = tw_is_tunnel(skb, &pkt);
+	if (ret && tw_check_untold_sender(skb, &pkt))
+		return TW_DROP(SPOOF_NODE);
 	if (!ret)
 		ret = tw_open(skb, &pkt, &arrival);
 	else if (ret == TW_STACK(NOT_OURS) || ret == TW_STACK(FRAGMENT))

@@ -39,9 +39,10 @@ OverlaySpec Node::overlay_spec() const
 Result<PerFamily<std::optional<Mac>>> Node::find_devices()
 {
     PerFamily<std::optional<Mac>> macs;
+    const bool may_be_flannels = overlay_kind() == OverlayKind::vxlan && conf_->backend == Backend::vxlan;
     TWILL_TRY_AS(ours, find_overlay(*socket_, settings_.overlay_name));
     if (ours) macs.v4 = ours->mac;
-    if (ours || overlay_kind() != OverlayKind::vxlan || conf_->backend != Backend::vxlan) return macs;
+    if (!may_be_flannels || (ours && ours->vxlan)) return macs; // flannel's device cannot be up beside it
     for (const auto family : kFamilies) {
         if (!conf_->network[family]) continue;
         TWILL_TRY_AS(device, find_flannel_device(*socket_, family, conf_->vni));
@@ -50,6 +51,11 @@ Result<PerFamily<std::optional<Mac>>> Node::find_devices()
         macs[family] = device->mac;
         is_flannels_ = true;
     }
+    if (is_flannels_) return macs;
+    TWILL_TRY_AS(has_port, is_flannel_port(*socket_, conf_->port));
+    if (has_port)
+        log::info("a device of flannel's has the port: devices of its form are made", {{"port", conf_->port}});
+    is_flannels_ = has_port;
     return macs;
 }
 
@@ -74,6 +80,8 @@ Result<PerFamily<IfIndex>> Node::ensure_devices()
         TWILL_TRY_AS(device, ensure_overlay(*socket_, overlay_spec()));
         return PerFamily<IfIndex>{device, device};
     }
+    TWILL_TRY_AS(ours, find_overlay(*socket_, settings_.overlay_name)); // a veth pair of an earlier run
+    if (ours) TWILL_TRY(remove_overlay(*socket_, settings_.overlay_name));
     PerFamily<IfIndex> devices;
     for (const auto family : kFamilies) {
         if (!conf_->network[family] || !own_->pods[family] || !node_ip_[family]) continue;

@@ -61,6 +61,7 @@ KernelOverlaySpec Node::kernel_spec() const
         part.network = conf_->network[family]->network;
         part.own = *own_->pods[family];
         if (is_flannels_) part.form = KernelForm::flannel;
+        part.has_direct = conf_->backend == Backend::host_gw || conf_->direct_routing;
         if (overlay_kind() == OverlayKind::vxlan)
             part.tunnel = KernelTunnel{.device = overlay_[family], .vni = conf_->vni, .local = node_ip_[family]};
         spec[family] = part;

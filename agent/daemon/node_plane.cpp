@@ -87,6 +87,7 @@ Result<> Node::bring_up()
         overlay_[family] = devices[family];
     }
     overlay_ = devices;
+    if (is_flannels_) TWILL_TRY(bring_up_kernel());
     if (programs_due_) {
         auto done = bring_up_programs();
         if (!done && is_swept_) return done; // the generation before goes on
@@ -104,7 +105,7 @@ Result<> Node::bring_up()
         endpoints_.restore(from_maps, live);
         host_local_->scan();
     }
-    if (!programs_due_ || is_flannels_) TWILL_TRY(bring_up_kernel());
+    if (!programs_due_) TWILL_TRY(bring_up_kernel());
     discovery_.set_scope(own_->pods, {overlay_.v4, overlay_.v6, wire_.wire.index});
     stale_.endpoints = true;
     is_up_ = true;

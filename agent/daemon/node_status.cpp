@@ -91,11 +91,14 @@ Status Node::status() const
     for (const auto& pending : plan_.pending)
         status.pending.push_back({pending.pods.to_string(), pending.node.to_string(), pending.why});
     if (carrying == nullptr) carrying = reconciler_ ? reconciler_.get() : kernel_reconciler_.get();
-    if (carrying != nullptr) {
-        for (const auto& pending : carrying->pending_peers())
+    for (const auto* one : {reconciler_.get(), kernel_reconciler_.get()}) {
+        if (one == nullptr) continue;
+        for (const auto& pending : one->pending_peers())
             status.pending.push_back({pending.pods.to_string(), pending.node.to_string(), pending.why});
-        for (const auto& pending : carrying->pending_endpoints())
+        for (const auto& pending : one->pending_endpoints())
             status.pending.push_back({pending.ip.to_string(), "", pending.why});
+    }
+    if (carrying != nullptr) {
         status.peers.programmed = carrying->programmed_peers().size();
         status.endpoints = carrying->programmed_endpoints().size();
     }
@@ -121,9 +124,9 @@ Status Node::status() const
         status.warnings.emplace_back(
             "net.ipv6.conf.all.forwarding is 0: the node does not forward what needs its stack");
     if (has_flannel_devices())
-        status.warnings.emplace_back(
-            "on flannel's devices: what they decapsulate (outer fragments, UDP super-packets) is checked by its inner "
-            "source only");
+        status.warnings.emplace_back("on flannel's devices: what they decapsulate (outer fragments, UDP super-packets, "
+                                     "what comes by an interface "
+                                     "that is no wire) is checked by its inner source only");
     if (own_ && conf_->backend == Backend::vxlan && overlay_kind() == OverlayKind::veth)
         status.warnings.emplace_back(
             "no vxlan device (overlay veth): outer fragments, UDP super-packets that come by VXLAN and "

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/dataplane/flannel_device.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <fstream>
 
@@ -10,12 +11,19 @@
 namespace twill {
 namespace {
 
-/// As far as flannel compares it (vxlanLinksIncompat).
-bool fits(const nl::Link& link, const FlannelDevice& want)
+/// As far as flannel compares it (vxlanLinksIncompat); its own address may be any of the wire's, as flannel chooses
+/// among several by other rules than we do.
+Result<bool> fits(nl::Socket& socket, const nl::Link& link, const FlannelDevice& want)
 {
-    return link.vxlan && !link.vxlan->collect_metadata && link.vxlan->vni == want.vni.value &&
-           link.vxlan->port == want.port && link.vxlan->gbp == want.gbp && link.vxlan->lower == want.wire &&
-           link.vxlan->local == want.local;
+    if (!link.vxlan || link.vxlan->collect_metadata || link.vxlan->vni != want.vni.value ||
+        link.vxlan->port != want.port || link.vxlan->gbp != want.gbp ||
+        (link.vxlan->lower && link.vxlan->lower != want.wire))
+        return false;
+    if (link.vxlan->local == want.local) return true;
+    TWILL_TRY_AS(addresses, nl::addresses(socket));
+    return std::any_of(addresses.begin(), addresses.end(), [&](const nl::Address& address) {
+        return address.ifindex == want.wire && address.ip == link.vxlan->local;
+    });
 }
 
 Result<nl::Link> create(nl::Socket& socket, const std::string& name, const FlannelDevice& want)
@@ -66,19 +74,32 @@ Result<std::optional<nl::Link>> find_flannel_device(nl::Socket& socket, Family f
     return link;
 }
 
+Result<bool> is_flannel_port(nl::Socket& socket, std::uint16_t port)
+{
+    TWILL_TRY_AS(links, nl::links(socket));
+    return std::any_of(links.begin(), links.end(), [&](const nl::Link& link) {
+        return link.vxlan && !link.vxlan->collect_metadata && link.vxlan->port == port &&
+               (link.name.starts_with("flannel.") || link.name.starts_with("flannel-v6."));
+    });
+}
+
 Result<IfIndex> ensure_flannel_device(nl::Socket& socket, const FlannelDevice& want)
 {
     const auto name = flannel_device_name(want.pods.family(), want.vni);
     TWILL_TRY_AS(link, nl::link(socket, name));
-    if (link && !fits(*link, want)) {
-        TWILL_TRY(nl::del_link(socket, link->index));
-        link.reset();
+    if (link) {
+        TWILL_TRY_AS(is_fit, fits(socket, *link, want));
+        if (!is_fit) {
+            TWILL_TRY(nl::del_link(socket, link->index));
+            link.reset();
+        }
     }
     if (!link) {
         TWILL_TRY_AS(created, create(socket, name, want));
         link = created;
     }
-    if (link->mtu > want.mtu) TWILL_TRY(nl::set_mtu(socket, link->index, want.mtu));
+    if (link->mac != want.mac) TWILL_TRY(nl::set_mac(socket, link->index, want.mac));
+    if (link->mtu != want.mtu) TWILL_TRY(nl::set_mtu(socket, link->index, want.mtu));
     TWILL_TRY(ensure_address(socket, link->index, want));
     if (!link->is_up()) TWILL_TRY(nl::set_up(socket, link->index));
     return link->index;

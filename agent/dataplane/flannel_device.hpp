@@ -24,7 +24,7 @@ struct FlannelDevice {
     bool gbp = false;
     IfIndex wire;
     Ip local;         ///< own address on the wire, of the pods' family
-    Mac mac;          ///< own VtepMAC, for a device that has to be made
+    Mac mac;          ///< own VtepMAC
     unsigned mtu = 0; ///< bytes of inner IP packet that the wire takes
 };
 
@@ -34,9 +34,12 @@ std::string flannel_device_name(Family family, Vni vni);
 /// The vxlan device of that name.
 Result<std::optional<nl::Link>> find_flannel_device(nl::Socket& socket, Family family, Vni vni);
 
-/// Makes the device right as flannel would: one whose VNI, port, wire, own address or GBP differ, or that is none of
-/// vxlan, is made anew; the address is put, others inside the network go. An MTU that the wire takes stays, and so does
-/// the MAC of a device that is there. Returns its index. Errors of netlink.
+/// Does another of flannel's vxlan devices, of a former configuration, have the UDP port?
+Result<bool> is_flannel_port(nl::Socket& socket, std::uint16_t port);
+
+/// Makes the device right as flannel would: one whose VNI, port, wire or GBP differ, whose own address is not the
+/// wire's, or that is none of vxlan, is made anew; the address is put, others inside the network go. Returns its index.
+/// Errors of netlink.
 Result<IfIndex> ensure_flannel_device(nl::Socket& socket, const FlannelDevice& want);
 
 } // namespace twill

@@ -29,6 +29,8 @@ const KernelTunnel* tunnel_of(const KernelOverlaySpec& spec, Family family)
 
 bool is_flannels(const KernelFamily* part) { return part != nullptr && part->form == KernelForm::flannel; }
 
+std::uint32_t metric_of(Family family) { return family == Family::v4 ? 0 : kMetric6; }
+
 /// The address that stands for a peer on the tunnel device: its node's own there.
 Ip gateway_of(const Cidr& pods) { return pods.address(); }
 
@@ -36,11 +38,13 @@ bool is_ours(const nl::Route& route, const KernelOverlaySpec& spec)
 {
     if (route.protocol == kPeerRouteProtocol) return true;
     const auto* part = family_of(spec, route.dst.family());
-    if (!is_flannels(part) || !route.gateway || route.table != kMainTable || !part->network.contains(route.dst) ||
+    if (!is_flannels(part) || !route.gateway || route.table != kMainTable ||
+        route.metric != metric_of(route.dst.family()) || !part->network.contains(route.dst) ||
         route.dst.bits() <= part->network.bits())
         return false;
-    if (part->tunnel && route.ifindex == part->tunnel->device) return true;
-    return route.protocol == kFlannelProtocol && route.dst.bits() == part->own.bits() && route.dst != part->own;
+    if (part->tunnel && route.ifindex == part->tunnel->device) return route.gateway == gateway_of(route.dst);
+    return part->has_direct && route.protocol == kFlannelProtocol && route.dst.bits() == part->own.bits() &&
+           route.dst != part->own;
 }
 
 bool is_ours(const nl::Neighbour& neighbour, const KernelOverlaySpec& spec)
@@ -85,7 +89,7 @@ Result<KernelEntry> kernel_entry(const Peer& peer, const KernelOverlaySpec& spec
     KernelEntry entry;
     auto& route = entry.route;
     route.dst = peer.pods;
-    route.metric = family == Family::v4 ? 0 : kMetric6;
+    route.metric = metric_of(family);
     route.protocol = is_flannels(part) ? kFlannelProtocol : kPeerRouteProtocol;
     if (part != nullptr && !is_flannels(part)) {
         route.prefsrc = part->own.address();
@@ -257,20 +261,19 @@ Result<> KernelOverlay::put_peer(const Peer& peer)
 {
     TWILL_TRY_AS(want, kernel_entry(peer, spec_));
     const auto found = entries_.find(peer.pods);
-    if (found == entries_.end()) {
-        TWILL_TRY(write(want, nullptr));
-        note(peer.pods, want);
-        return Ok{};
-    }
-    if (is_right(found->second, want)) return Ok{};
-    TWILL_TRY(write(want, &found->second));
-    TWILL_TRY(drop(found->second, &want));
+    const auto* have = found == entries_.end() ? nullptr : &found->second;
+    if (have != nullptr && is_right(*have, want)) return Ok{};
+    failed_.insert_or_assign(peer.pods, want);
+    TWILL_TRY(write(want, have));
+    if (have != nullptr) TWILL_TRY(drop(*have, &want));
+    failed_.erase(peer.pods);
     note(peer.pods, want);
     return Ok{};
 }
 
 Result<> KernelOverlay::del_peer(const Cidr& pods)
 {
+    failed_.erase(pods);
     const auto found = entries_.find(pods);
     if (found == entries_.end()) return Ok{};
     TWILL_TRY(drop(found->second, nullptr));
@@ -311,9 +314,11 @@ bool KernelOverlay::disturbs(const nl::Neighbour& neighbour, bool gone) const
 bool KernelOverlay::disturbs(const nl::VtepEntry& vtep, bool gone) const
 {
     if (!is_ours(vtep, spec_)) return false;
-    const bool is_known =
-        std::any_of(entries_.begin(), entries_.end(), [&](const auto& entry) { return entry.second.vtep == vtep; });
-    return gone == is_known;
+    const auto has = [&](const auto& entries) {
+        return std::any_of(entries.begin(), entries.end(),
+                           [&](const auto& entry) { return entry.second.vtep == vtep; });
+    };
+    return gone ? has(entries_) : !has(entries_) && !has(failed_);
 }
 
 Result<> KernelOverlay::clear()

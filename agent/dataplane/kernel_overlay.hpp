@@ -36,6 +36,7 @@ struct KernelFamily {
     Cidr own;     ///< this node's
     KernelForm form = KernelForm::twill;
     std::optional<KernelTunnel> tunnel;
+    bool has_direct = false; ///< of flannel's form: it makes routes via nodes, too (host-gw, DirectRouting)
     bool operator==(const KernelFamily&) const = default;
 };
 using KernelOverlaySpec = PerFamily<std::optional<KernelFamily>>;
@@ -72,8 +73,9 @@ bool is_right(const KernelEntry& have, const KernelEntry& want);
 ///   what is ours. A put writes what differs from what was read, so that a restart changes nothing that is right.
 ///   Pods are reached by what their CNI plugin made: endpoints are only remembered.
 /// Ours: routes of protocol kPeerRouteProtocol and permanent neighbours on the tunnel inside the cluster network. In
-///   flannel's form, which marks nothing, also every route and entry of the tunnel's table that belongs to the network,
-///   and routes via a node to a pod CIDR as long as the own one.
+///   flannel's form, which marks nothing, also routes of its metric inside the network: on the tunnel by their first
+///   address, and with has_direct elsewhere via a gateway, of protocol boot and as long as the own pod CIDR; and every
+///   entry of the tunnel's table.
 /// Order: a peer's route is put last and deleted first, so that no packet meets half an entry.
 /// Threading: control thread.
 class KernelOverlay final : public Dataplane {
@@ -114,6 +116,7 @@ private:
     KernelOverlaySpec spec_;
     std::map<Cidr, KernelEntry> entries_; ///< what the kernel holds, as far as known
     std::map<Ip, Cidr> by_gateway_;       ///< of two pod CIDRs with one first address, the later
+    std::map<Cidr, KernelEntry> failed_;  ///< written in part: their events are no news
     Endpoints endpoints_;
 };
 

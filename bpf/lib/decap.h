@@ -36,7 +36,10 @@ static __always_inline int tw_check_vxlan(__be32 flags, __be32 vni)
 		flags &= bpf_htonl(~((__u32)TW_VXLAN_GROUP << 24 | 0xffffffU));
 	if (flags != bpf_htonl((__u32)TW_VXLAN_VNI << 24) || vni & bpf_htonl(0xff))
 		return TW_DROP(BAD_VXLAN);
-	return vni == bpf_htonl(tw_cfg.vni << 8) ? 0 : TW_DROP(BAD_VNI);
+	if (vni == bpf_htonl(tw_cfg.vni << 8))
+		return 0;
+	/* Where the port is not our device's alone, another device may have it. */
+	return tw_cfg.flannel || !tw_cfg.vxlan_device ? TW_STACK(NOT_OURS) : TW_DROP(BAD_VNI);
 }
 
 /* Inner TOS after decapsulation: RFC 6040 section 4.2 as the kernel does it (INET_ECN_decapsulate). Drops a packet that

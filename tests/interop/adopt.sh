@@ -121,6 +121,19 @@ if has_device; then for node in a k; do _lab_sysctl "$(node_ns "$node")" ipv4/co
 check "flannel's node a reaches k" reachable "a pod" "k pod"
 check "and t" reachable "a pod" "t pod"
 check "flannel's node a talks with both" talk
+# What is not flannel's: a route of somebody's inside the network, a way round a peer, and another tunnel on flannel's port.
+if ! is_direct; then
+	for node in a k; do ip -n "$(node_ns "$node")" link add vx-user type vxlan id 100 dev eth0 local "$(node_ip "$node" 4)" \
+		remote "$(node_ip "$([[ $node == a ]] && echo k || echo a)" 4)" dstport 8472 nolearning; done
+	ip -n "$(node_ns a)" addr add 172.31.0.1/24 dev vx-user
+	ip -n "$(node_ns k)" addr add 172.31.0.2/24 dev vx-user
+	for node in a k; do ip -n "$(node_ns "$node")" link set vx-user up; done
+	ip -n "$(node_ns a)" route add 10.42.150.0/24 via 192.0.2.1
+	ip -n "$(node_ns a)" -6 route add fd00:42:0:96::/64 via 2001:db8:1::1
+fi
+ip -n "$(node_ns a)" route add "$(pods4 "${NUMBER[k]}")" via 192.0.2.1 metric 500
+user_tunnel() { node_exec a ping -q -c 3 -i 0.05 -W 1 172.31.0.2; }
+is_direct || check "a user's tunnel on flannel's port works" wait_until 5 user_tunnel
 entries >"$LAB_DIR/.lab/before"
 
 flow_start "to a flannel node, IPv4" a-pod udp-flood "$(pod_ip k pod 4)" --rate 1000
@@ -162,6 +175,18 @@ else
 fi
 check "what comes for pods is delivered by one" counted from_wire to_local
 check "nothing was dropped" same "{}" "$(drops a)"
+
+is_direct || check "a user's tunnel on flannel's port works on" user_tunnel
+
+if ! is_direct; then
+	# --- flannel's device listens on all addresses of the node: a pod must not reach it by another one
+	ip -n "$(node_ns a)" addr add 192.0.2.66/32 dev eth0
+	forged() { drops a | jq -e '.forged > 0' >/dev/null; }
+	# shellcheck disable=SC2016 # expands in the inner shell
+	pod_exec a pod bash -c 'printf 0123456789 >"/dev/udp/$0/8472"' 192.0.2.66
+	check "a pod's VXLAN for another address of the node is dropped" wait_until 2 forged
+	ip -n "$(node_ns a)" addr del 192.0.2.66/32 dev eth0
+fi
 
 # --- kept right while adopted
 as_with_new() { diff <(sort "$LAB_DIR/.lab/with-new") <(entries | sort); }
@@ -220,6 +245,16 @@ check "and programs carry it again" wait_until 5 carried_by programs
 flows_end 3000
 
 if has_device; then
+	# --- the wire and the device change
+	mtus() { ip -n "$(node_ns a)" -j link show type vxlan | jq -r '[.[] | select(.ifname | test("flannel")) | .mtu] | join(" ")'; }
+	mtus_are() { same "$1" "$(mtus)"; }
+	ip -n "$(node_ns a)" link set eth0 mtu 1400
+	check "a smaller wire makes the devices smaller" wait_until 5 mtus_are "1350 1330"
+	ip -n "$(node_ns a)" link set eth0 mtu 1500
+	check "and a larger one larger" wait_until 5 mtus_are "1450 1430"
+	ip -n "$(node_ns a)" link set flannel.1 address 0a:aa:00:00:07:77
+	check "the device's MAC stays the published one" wait_until 5 has "link/ether ${MAC4[a]}"
+
 	# --- somebody deletes the device: nobody's traffic then, but it comes back
 	ip -n "$(node_ns a)" link del flannel.1
 	check "a device that is deleted is made anew, with MAC, address, routes, neighbours and fdb" wait_until 5 is_adopted

@@ -36,8 +36,8 @@ struct Node : Namespace {
               "ip addr add 192.0.2.10/24 dev eth0; ip addr add 2001:db8::10/64 dev eth0 nodad");
         wire = index("eth0");
         const auto form = is_flannel ? KernelForm::flannel : KernelForm::twill;
-        spec.v4 = KernelFamily{cidr("10.42.0.0/16"), cidr("10.42.1.0/24"), form, {}};
-        spec.v6 = KernelFamily{cidr("fd00:42::/48"), cidr("fd00:42:0:1::/64"), form, {}};
+        spec.v4 = KernelFamily{cidr("10.42.0.0/16"), cidr("10.42.1.0/24"), form, {}, true};
+        spec.v6 = KernelFamily{cidr("fd00:42::/48"), cidr("fd00:42:0:1::/64"), form, {}, true};
         if (is_flannel) {
             shell("ip link add flannel.1 type vxlan id 1 dev eth0 local 192.0.2.10 dstport 8472 nolearning;"
                   "ip link add flannel-v6.1 type vxlan id 1 dev eth0 local 2001:db8::10 dstport 8472 nolearning;"
@@ -110,6 +110,26 @@ void flannel_peer(const std::string& mac)
 std::string fdb(const char* device) { return output("bridge fdb show dev " + std::string(device)); }
 
 } // namespace
+
+TEST_CASE("kernel overlay: what a put that fails wrote is no news, and goes with the peer")
+{
+    Node node(true);
+    KernelOverlay overlay(node.socket(), node.spec);
+    REQUIRE(overlay.read_peers());
+    shell("ip addr add 10.42.2.0/32 dev lo"); // the kernel takes no gateway that is an own address
+    const auto peer = node.peer("10.42.2.0/24", "192.0.2.11");
+    const nl::VtepEntry vtep{.device = node.index("flannel.1"), .mac = kMac, .node = ip("192.0.2.11")};
+    CHECK(overlay.disturbs(vtep, false));
+    CHECK_FALSE(overlay.put_peer(peer));
+    CHECK(contains(fdb("flannel.1"), kMac.to_string()));
+    CHECK_FALSE(overlay.disturbs(vtep, false));
+    shell("ip addr del 10.42.2.0/32 dev lo");
+    CHECK(overlay.put_peer(peer));
+    CHECK(overlay.disturbs(vtep, true));
+    CHECK(overlay.del_peer(peer.pods));
+    CHECK_FALSE(contains(fdb("flannel.1"), kMac.to_string()));
+    CHECK(overlay.disturbs(vtep, false));
+}
 
 TEST_CASE("kernel overlay: what is put reads back as the same, on either kind of device, and goes without a trace")
 {

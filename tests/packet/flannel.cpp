@@ -139,6 +139,52 @@ TEST_CASE("flannel's devices: without anti-spoof every inner source passes")
             kUnspec, TW_R_TO_STACK);
 }
 
+TEST_CASE("flannel's devices: what their socket would take past our checks must come from a node")
+{
+    const Node a = flannel_node([](tw_cfg& cfg) { cfg.anti_spoof = TW_SPOOF_STRICT; });
+    const Node off = flannel_node([](tw_cfg& cfg) { cfg.anti_spoof = TW_SPOOF_OFF; });
+    const Net& n4 = nets()[0];
+    const Net& n6 = nets()[1];
+    const auto options = [](Ip4& ip) { ip.options = Bytes(4, 1); };
+    const auto fragment = [](Ip4& ip) { ip.frag = 0x2000; };
+    const auto header = [](Ip6& ip) { ip.ext = {Ext6{.type = 60}}; };
+    const Layers inside = from_b(n4, n4.pod1) + udp();
+    const Layers inside6 = from_b(n6, n6.pod1) + udp();
+    const auto from = [](const Layers& frame, const Ip& src) {
+        return with<Ip6>(with<Ip4>(frame,
+                                   [&](Ip4& ip) {
+                                       if (src.family() == Family::v4) ip.src = src;
+                                   }),
+                         [&](Ip6& ip) {
+                             if (src.family() == Family::v6) ip.src = src;
+                         });
+    };
+    const Layers frames[] = {with<Ip4>(inside, options), with<Ip4>(inside, fragment), with<Ip6>(inside6, header)};
+    for (const Layers& frame : frames) {
+        const Net& net = &frame == &frames[2] ? n6 : n4;
+        CHECK(a.from_wire(frame).verdict == kUnspec); // from node b
+        expect(a.from_wire(from(frame, net.outside)), kShot, TW_R_SPOOF_NODE);
+        CHECK(off.from_wire(from(frame, net.outside)).verdict == kUnspec);
+    }
+    // To an address of the node that is not the cluster's, as link-local ones are.
+    const Ip local = ip("fe80::1");
+    const Layers aside = with<Ip6>(from(inside6, n6.outside), [&](Ip6& outer) { outer.dst = local; });
+    expect(a.from_wire(aside), kShot, TW_R_SPOOF_NODE);
+    const Layers pods = with<Ip6>(pod_frame(n6, n6.outside) + Layers{Udp{.dport = kPort}, Payload::of(60)},
+                                  [&](Ip6& outer) { outer.dst = local; });
+    expect(a.from_pod(pods), kShot, TW_R_FORGED);
+}
+
+TEST_CASE("flannel's devices: another VNI on the port is another device's business")
+{
+    const Node a = flannel_node();
+    for (const Net& net : nets()) {
+        const Layers frame = from_b(net, net.pod1, 64, 0, {.vni = 77}) + udp();
+        expect_untouched(a.from_wire(frame), frame, TW_R_NOT_OURS);
+        expect(node_a().from_wire(frame), kShot, TW_R_BAD_VNI);
+    }
+}
+
 TEST_CASE("flannel's routes without its device: nothing that the overlay device receives was decapsulated")
 {
     const Node a = flannel_node([](tw_cfg& cfg) { cfg.vxlan_device = 0; });

@@ -19,8 +19,8 @@ constexpr IfIndex kDevice{7};
 KernelOverlaySpec spec_of(KernelForm form, const PerFamily<KernelTunnel>& tunnel)
 {
     KernelOverlaySpec spec;
-    spec.v4 = KernelFamily{cidr("10.42.0.0/16"), cidr("10.42.1.0/24"), form, tunnel.v4};
-    spec.v6 = KernelFamily{cidr("fd00:42::/48"), cidr("fd00:42:0:1::/64"), form, tunnel.v6};
+    spec.v4 = KernelFamily{cidr("10.42.0.0/16"), cidr("10.42.1.0/24"), form, tunnel.v4, true};
+    spec.v6 = KernelFamily{cidr("fd00:42::/48"), cidr("fd00:42:0:1::/64"), form, tunnel.v6, true};
     return spec;
 }
 
@@ -51,6 +51,40 @@ void add(KernelTables& tables, const KernelEntry& entry)
 }
 
 } // namespace
+
+TEST_CASE("kernel overlay: in flannel's form a route that flannel would not make is somebody else's")
+{
+    auto spec = flannel();
+    const auto direct = [] {
+        auto peer = encap("10.42.2.0/24", "192.0.2.11");
+        peer.mode = PeerMode::direct;
+        return peer;
+    }();
+    const auto is_ours = [&](const nl::Route& route) {
+        return find_peers({.routes = {route}, .neighbours = {}, .vteps = {}}, spec).entries.size() == 1;
+    };
+    const nl::Route tunnel = kernel_entry(encap("10.42.2.0/24", "192.0.2.11"), spec)->route;
+    const nl::Route via_node = kernel_entry(direct, spec)->route;
+    const auto with = [](nl::Route route, auto change) {
+        change(route);
+        return route;
+    };
+    CHECK(is_ours(tunnel));
+    CHECK(is_ours(via_node));
+    for (const auto& route : {tunnel, via_node}) {
+        CHECK_FALSE(is_ours(with(route, [](nl::Route& r) { r.metric = 500; })));
+        CHECK_FALSE(is_ours(with(route, [](nl::Route& r) { r.table = 100; })));
+        CHECK_FALSE(is_ours(with(route, [](nl::Route& r) { r.gateway.reset(); })));
+        CHECK_FALSE(is_ours(with(route, [](nl::Route& r) { r.dst = cidr("10.43.2.0/24"); })));
+    }
+    CHECK_FALSE(is_ours(with(tunnel, [](nl::Route& r) { r.gateway = ip("10.42.2.7"); })));
+    CHECK_FALSE(is_ours(with(via_node, [](nl::Route& r) { r.dst = cidr("10.42.2.0/25"); })));
+    CHECK_FALSE(is_ours(with(via_node, [](nl::Route& r) { r.dst = cidr("10.42.1.0/24"); })));
+    CHECK_FALSE(is_ours(with(via_node, [](nl::Route& r) { r.protocol = 4; })));
+    spec.v4->has_direct = false;
+    CHECK(is_ours(tunnel));
+    CHECK_FALSE(is_ours(via_node));
+}
 
 TEST_CASE("kernel overlay: on a collect-metadata device the route tells the far end")
 {
