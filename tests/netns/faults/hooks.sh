@@ -63,8 +63,6 @@ to_node() { pings "$(node_ip node-b 4)"; }        # by the stack, out and in
 NAMES=()
 test_lab
 lab_three_nodes
-# Addresses outside of the cluster answer to pods without masquerade.
-ip -n "$(node_ns node-b)" route add "$(pods_of node-a)" via "$(node_ip node-a 4)" dev eth0 2>/dev/null || :
 reachable "node-a pod-a1" "node-c pod-c1"
 check "a pod reaches a node by the stack" wait_until "$SOON" to_node
 POD_IF=$(pod_host_if node-a pod-a1)
