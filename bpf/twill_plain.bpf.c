@@ -8,3 +8,4 @@
 #include "bpf/tw_from_pod.bpf.c"
 #include "bpf/tw_from_wire.bpf.c"
 #include "bpf/tw_to_pod.bpf.c"
+#include "bpf/tw_to_wire.bpf.c"

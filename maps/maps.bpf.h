@@ -10,18 +10,19 @@
 #include "maps/abi/event.h"
 #include "maps/abi/flow.h"
 #include "maps/abi/limits.h"
+#include "maps/abi/nat.h"
 #include "maps/abi/owned.h"
 #include "maps/abi/peer.h"
 #include "maps/abi/reasons.h"
 
-#define TW_MAP(name, kind, key_type, value_type, max, flags) \
-	struct { \
-		__uint(type, kind); \
-		__type(key, key_type); \
-		__type(value, value_type); \
-		__uint(max_entries, max); \
-		__uint(map_flags, flags); \
-	} name SEC(".maps")
+#define TW_MAP(name, kind, key_type, value_type, max, flags)                                                           \
+    struct {                                                                                                           \
+        __uint(type, kind);                                                                                            \
+        __type(key, key_type);                                                                                         \
+        __type(value, value_type);                                                                                     \
+        __uint(max_entries, max);                                                                                      \
+        __uint(map_flags, flags);                                                                                      \
+    } name SEC(".maps")
 
 /* Pod CIDR -> node. Written by reconcile, read by tw_from_pod, tw_from_host, tw_from_wire and tw_from_overlay. */
 TW_MAP(tw_peers_v4, BPF_MAP_TYPE_HASH, struct tw_cidr_v4, struct tw_peer, TW_PEERS_MAX, BPF_F_NO_PREALLOC);
@@ -60,8 +61,30 @@ TW_MAP(tw_peer_stats, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct tw_peer_stats, 2 
  * pins. */
 TW_MAP(tw_owned, BPF_MAP_TYPE_HASH, __u32, struct tw_owned, TW_OWNED_MAX, BPF_F_NO_PREALLOC);
 
+/* Flows that are masqueraded, by their packets and by their replies; see docs/design/masquerade.md. Written and read by
+ * tw_to_wire, tw_from_host, tw_from_wire and tw_from_overlay; the agent and users only look. */
+TW_MAP(tw_nat_fwd, BPF_MAP_TYPE_HASH, struct tw_nat_key, struct tw_nat_flow, TW_NAT_MAX, 0);
+TW_MAP(tw_nat_rev, BPF_MAP_TYPE_HASH, struct tw_nat_key, struct tw_nat_flow, TW_NAT_MAX, 0);
+/* One place for each flow: its key in tw_nat_rev, or that of one that was. A new flow takes the place of an old one.
+ * Written and read by the same programs. */
+TW_MAP(tw_nat_slots, BPF_MAP_TYPE_ARRAY, __u32, struct tw_nat_key, TW_NAT_MAX, 0);
+/* By a hash of the remote end: which ports are in use towards it. Written and read by the same programs. */
+TW_MAP(tw_nat_ports, BPF_MAP_TYPE_ARRAY, __u32, struct tw_nat_block, TW_NAT_BLOCKS, 0);
+/* Ports that may be used. Written by the agent, read by the same programs. */
+TW_MAP(tw_nat_range, BPF_MAP_TYPE_ARRAY, __u32, struct tw_nat_range, TW_NAT_RANGES, 0);
+/* Interface -> addresses. Written by the agent, read by the same programs. */
+TW_MAP(tw_nat_ifs, BPF_MAP_TYPE_HASH, __u32, struct tw_nat_if, TW_NAT_IFS_MAX, BPF_F_NO_PREALLOC);
+/* Destinations that are not masqueraded; both families in 16 bytes, IPv4 prefixes with 96 more. The value is not used.
+ * Written by the agent, read by the same programs. */
+TW_MAP(tw_nat_except, BPF_MAP_TYPE_LPM_TRIE, struct tw_cidr_v6, __u32, TW_NAT_EXCEPT, BPF_F_NO_PREALLOC);
+/* One entry: room to work in. Written and read by the same programs. */
+TW_MAP(tw_nat_work, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct tw_nat_work, 1, 0);
+/* Packets in fragments -> their new address. Written and read by the same programs. To forget one loses a packet,
+ * never a flow. */
+TW_MAP(tw_nat_frags, BPF_MAP_TYPE_LRU_HASH, struct tw_nat_frag, struct tw_addr, TW_NAT_FRAGS, 0);
+
 /* struct tw_event records. Written by tw_from_pod, read by the agent. */
 struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, TW_EVENTS_BYTES);
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, TW_EVENTS_BYTES);
 } tw_events SEC(".maps");

@@ -70,7 +70,7 @@ std::string_view program_name(tw_hook hook)
     return kNames[hook];
 }
 
-bool is_egress(tw_hook hook) { return hook == TW_HOOK_TO_POD || hook == TW_HOOK_FROM_HOST; }
+bool is_egress(tw_hook hook) { return hook == TW_HOOK_TO_POD || hook == TW_HOOK_FROM_HOST || hook == TW_HOOK_TO_WIRE; }
 
 Result<Programs> Programs::load(const tw_cfg& cfg, const PinDir& pins, const ProgramObjects& objects)
 {

@@ -10,6 +10,7 @@
 #include "maps/abi/endpoint.h"
 #include "maps/abi/event.h"
 #include "maps/abi/flow.h"
+#include "maps/abi/nat.h"
 #include "maps/abi/owned.h"
 #include "maps/abi/peer.h"
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "bpf/lib/common.h"
+#include "maps/abi/nat.h"
 
 /* Asks conntrack. */
 
@@ -24,13 +25,15 @@ extern void bpf_ct_release(struct nf_conn *conn) __weak __ksym;
 
 #define TW_CT_NAT 0x30 /* IPS_SRC_NAT | IPS_DST_NAT, linux/netfilter/nf_conntrack_common.h */
 
-static __always_inline int tw_ct_has_nat(struct __sk_buff *skb, const struct tw_addr *src, const struct tw_addr *dst,
-					 __u16 sport, __u16 dport, __u8 proto, int v6)
+/* The connection one of whose two directions is src:sport -> dst:dport, to be released; NULL: none. *reply: it is the
+ * second direction (5.19). */
+static __always_inline struct nf_conn *tw_ct_find(struct __sk_buff *skb, const struct tw_addr *src,
+						  const struct tw_addr *dst, __u16 sport, __u16 dport, __u8 proto,
+						  int v6, __u8 *reply)
 {
 	struct bpf_ct_opts___tw opts = {.netns_id = BPF_F_CURRENT_NETNS, .l4proto = proto};
 	struct bpf_sock_tuple tuple = {};
 	struct nf_conn *conn;
-	unsigned long status;
 
 	if (v6) {
 		__builtin_memcpy(tuple.ipv6.saddr, src, sizeof(tuple.ipv6.saddr));
@@ -45,9 +48,33 @@ static __always_inline int tw_ct_has_nat(struct __sk_buff *skb, const struct tw_
 		tuple.ipv4.dport = bpf_htons(dport);
 		conn = bpf_skb_ct_lookup(skb, &tuple, sizeof(tuple.ipv4), &opts, sizeof(opts));
 	}
+	*reply = opts.dir;
+	return conn;
+}
+
+static __always_inline int tw_ct_has_nat(struct __sk_buff *skb, const struct tw_addr *src, const struct tw_addr *dst,
+					 __u16 sport, __u16 dport, __u8 proto, int v6)
+{
+	unsigned long status;
+	struct nf_conn *conn;
+	__u8 reply;
+
+	conn = tw_ct_find(skb, src, dst, sport, dport, proto, v6, &reply);
 	if (!conn)
 		return 0;
 	status = conn->status;
 	bpf_ct_release(conn);
 	return (status & TW_CT_NAT) != 0;
+}
+
+static __always_inline int tw_ct_direction(struct __sk_buff *skb, const struct tw_nat_key *key, int v6)
+{
+	struct nf_conn *conn;
+	__u8 reply;
+
+	conn = tw_ct_find(skb, &key->src, &key->dst, key->sport, key->dport, key->proto, v6, &reply);
+	if (!conn)
+		return 0;
+	bpf_ct_release(conn);
+	return reply ? 2 : 1;
 }

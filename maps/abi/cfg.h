@@ -38,6 +38,9 @@ struct tw_cfg {
 	__u8 flannel;	      /* devices and routes are flannel's: a VNI of their own, and a route to each peer */
 	__u8 gbp;	      /* group policy extension: skb->mark travels */
 	__u8 check_mtu;	      /* bpf_check_mtu may be called (5.12) */
-	__u8 pad[3];
+	__u8 nat;	      /* enum tw_nat_rules */
+	__u8 nat_keep;	      /* masquerade keeps a port that is free, as the kernel does without --random-fully */
+	__u8 nat_notes;	      /* what comes from outside straight to a pod is noted: conntrack is not to be asked */
+	__u32 nat_max;	      /* capacity of tw_nat_slots; with `nat` not 0 */
 };
-TW_ASSERT_SIZE(struct tw_cfg, 212);
+TW_ASSERT_SIZE(struct tw_cfg, 216);

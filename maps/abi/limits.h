@@ -15,3 +15,10 @@
 #define TW_EVENTS_BYTES	 262144 /* ring buffer; a power of two and a multiple of the page size */
 #define TW_PREFIXES_MAX	 4	/* prefix lengths looked up by hash; further ones are in the trie */
 #define TW_OWNED_MAX	 4096	/* interfaces on which we made a qdisc */
+#define TW_NAT_MAX	 100000 /* masqueraded flows */
+#define TW_NAT_BLOCKS	 8192	/* blocks of ports whose use is known; a power of two */
+#define TW_NAT_RANGES	 1024	/* blocks of 64 ports that there are */
+#define TW_NAT_IFS_MAX	 256	/* interfaces that lead out */
+#define TW_NAT_NETS	 4	/* networks of an interface besides the one of its first address */
+#define TW_NAT_EXCEPT	 1024	/* prefixes that are not masqueraded */
+#define TW_NAT_FRAGS	 4096	/* packets in fragments, at one time */

@@ -11,7 +11,8 @@
 	X(TO_POD, to_pod) \
 	X(FROM_WIRE, from_wire) \
 	X(FROM_HOST, from_host) \
-	X(FROM_OVERLAY, from_overlay)
+	X(FROM_OVERLAY, from_overlay) \
+	X(TO_WIRE, to_wire)
 
 #define X(name, field) TW_HOOK_##name,
 enum tw_hook { TW_HOOKS(X) TW_HOOK__MAX };
@@ -59,7 +60,14 @@ enum tw_hook { TW_HOOKS(X) TW_HOOK__MAX };
 	X(KERNEL_ERROR, DROP, "a kernel helper failed half way") \
 	X(NO_NEIGHBOUR, STACK, "waits for a neighbour on the wire: sent again from the overlay device") \
 	X(MULTICAST, DROP, "multicast of the node itself, which the overlay has not") \
-	X(NOT_GATEWAY, STACK, "a pod sends it to another neighbour than its gateway")
+	X(NOT_GATEWAY, STACK, "a pod sends it to another neighbour than its gateway") \
+	X(NAT_OUT, STACK, "masqueraded, left to the kernel to send") \
+	X(NAT_IN, STACK, "reply to a masqueraded flow, left to the kernel to deliver") \
+	X(NAT_NOT, STACK, "not to be masqueraded") \
+	X(NAT_PORTS, DROP, "no port is free for another flow to this destination") \
+	X(NAT_TABLE, DROP, "as many masqueraded flows as there may be") \
+	X(NAT_ADDRESS, DROP, "the interface has no address to masquerade with") \
+	X(NAT_FRAGMENT, DROP, "fragment whose first one did not come before it")
 
 #define X(name, class, text) TW_R_##name,
 enum tw_reason { TW_REASONS(X) TW_R__MAX };

@@ -49,6 +49,10 @@ struct Node {
     Outcome to_pod(const Layers& layers) const { return dp->run(Program::to_pod, build(layers), pod1); }
     Outcome from_wire(const Layers& layers) const { return dp->run(Program::from_wire, build(layers), wire); }
     Outcome from_host(const Layers& layers) const { return dp->run(Program::from_host, build(layers), overlay); }
+    Outcome to_wire(const Layers& layers, std::uint32_t mark = 0) const
+    {
+        return dp->run(Program::to_wire, build(layers), wire, mark);
+    }
     Outcome from_overlay(const Layers& layers) const { return dp->run(Program::from_overlay, build(layers), overlay); }
 };
 

@@ -96,8 +96,8 @@ tw_net no_net()
 
 const char* to_string(Program program)
 {
-    static constexpr const char* kNames[] = {"tw_from_pod", "tw_to_pod", "tw_from_wire", "tw_from_host",
-                                             "tw_from_overlay"};
+    static constexpr const char* kNames[] = {"tw_from_pod",  "tw_to_pod",       "tw_from_wire",
+                                             "tw_from_host", "tw_from_overlay", "tw_to_wire"};
     return kNames[static_cast<int>(program)];
 }
 
@@ -162,9 +162,11 @@ int Dataplane::open_and_load(bool full_size_maps, bool with_statistics)
     if (skeleton_ == nullptr) return -errno;
     std::memcpy(const_cast<tw_cfg*>(&skeleton_->rodata->tw_cfg), &cfg_, sizeof cfg_);
     if (!full_size_maps)
-        for (const char* name : {"tw_flows_tcp", "tw_flows_any", "tw_claims"}) {
+        for (const char* name : {"tw_flows_tcp", "tw_flows_any", "tw_claims", "tw_nat_fwd", "tw_nat_rev",
+                                 "tw_nat_slots", "tw_nat_frags"}) {
             bpf_map* map = bpf_object__find_map_by_name(skeleton_->obj, name);
-            if (map != nullptr) bpf_map__set_max_entries(map, 256);
+            const bool nat = std::strncmp(name, "tw_nat_", 7) == 0 && cfg_.nat_max != 0;
+            if (map != nullptr) bpf_map__set_max_entries(map, nat ? cfg_.nat_max : 256);
         }
     if (with_statistics)
         for (const Program which : kPrograms) {

@@ -17,6 +17,7 @@
 #include "maps/abi/endpoint.h"
 #include "maps/abi/event.h"
 #include "maps/abi/flow.h"
+#include "maps/abi/nat.h"
 #include "maps/abi/peer.h"
 #include "maps/abi/reasons.h"
 #include "tests/support/packet.hpp"
@@ -57,9 +58,9 @@ tw_net abi(const Cidr& cidr);
 /// A prefix that matches nothing.
 tw_net no_net();
 
-enum class Program { from_pod, to_pod, from_wire, from_host, from_overlay };
-inline constexpr Program kPrograms[] = {Program::from_pod, Program::to_pod, Program::from_wire, Program::from_host,
-                                        Program::from_overlay};
+enum class Program { from_pod, to_pod, from_wire, from_host, from_overlay, to_wire };
+inline constexpr Program kPrograms[] = {Program::from_pod,  Program::to_pod,       Program::from_wire,
+                                        Program::from_host, Program::from_overlay, Program::to_wire};
 const char* to_string(Program program);
 const char* to_string(tw_reason reason);
 /// 'F' fast, 'S' stack, 'D' drop: the class in maps/abi/reasons.h.

@@ -131,13 +131,23 @@ TEST_CASE("verifier: every program loads with every switch, within the instructi
                 set_switches(cfg, switches);
                 if ((switches & ~possible) != 0) continue;
                 if (full || is_in_short_run(families, mode, switches, possible)) load(cfg, name_of(cfg, families));
+                // Masquerade, with everything that there is.
+                const bool most_of_all = switches == possible && mode == TW_SPOOF_LOOSE;
+                for (const tw_nat_rules rules : {TW_NAT_IPTABLES, TW_NAT_NFT}) {
+                    if (!most_of_all || (!full && rules == TW_NAT_NFT)) continue;
+                    tw_cfg masquerade = cfg;
+                    masquerade.nat = static_cast<std::uint8_t>(rules);
+                    masquerade.nat_keep = masquerade.nat_notes = 1;
+                    masquerade.nat_max = 256;
+                    load(masquerade, name_of(cfg, families) + " nat=" + std::to_string(rules));
+                }
                 // On flannel's devices, with everything that there is.
                 if (switches != possible || (!full && (families != Families::dual || mode != TW_SPOOF_LOOSE))) continue;
                 cfg.flannel = 1;
                 cfg.overlay6 = 2;
                 load(cfg, name_of(cfg, families) + " flannel=1");
             }
-    fmt::print("{} configurations of five programs loaded; the largest of each:\n", loaded);
+    fmt::print("{} configurations of six programs loaded; the largest of each:\n", loaded);
     for (const auto& [program, size] : most)
         fmt::print("  {:<16} {:>6} instructions walked, {:>5} long  ({})\n", to_string(program), size.walked,
                    size.translated, size.config);

@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+
+#include "bpf/lib/nat_make.h"
+#include "bpf/lib/nat_write.h"
+
+/* Masquerade: docs/design/masquerade.md. */
+
+#define TW_NAT_MARK 0x4000 /* kube-proxy's: it translates this itself */
+
+/* flannel's rules, by row of its tables: is what leaves to be masqueraded? */
+static __always_inline int tw_nat_rule(const struct __sk_buff *skb, const struct tw_nat_l3 *l3, __u64 v6)
+{
+	const volatile struct tw_net *cluster = v6 ? &tw_cfg.cluster_v6 : &tw_cfg.cluster_v4;
+	const volatile struct tw_net *own = v6 ? &tw_cfg.own_v6 : &tw_cfg.own_v4;
+	int from_pod = tw_net_has(cluster, &l3->src), to_pod = tw_net_has(cluster, &l3->dst);
+	__u32 mark = skb->mark;
+
+	if (tw_cfg.nat == TW_NAT_NFT ? mark == TW_NAT_MARK : (mark & TW_NAT_MARK) != 0)
+		return 0; /* 1 */
+	if (tw_net_has(own, &l3->dst))
+		return 0; /* 3, 4; and 2 */
+	if (to_pod && (tw_cfg.nat == TW_NAT_NFT || tw_net_has(own, &l3->src)))
+		return 0; /* 2, 4 of nft */
+	if (from_pod)	  /* 5 */
+		return v6 ? l3->dst.high[0] != 0xff : (l3->dst.low[0] & 0xf0) != 0xe0;
+	return to_pod; /* 6 */
+}
+
+/* A destination that the configuration excludes. */
+static __always_inline int tw_nat_is_except(const struct tw_addr *dst)
+{
+	const __u32 *word = (const __u32 *)dst;
+	__u64 key[] = {128 | (__u64)word[0] << 32, word[1] | (__u64)word[2] << 32, word[3]};
+
+	return bpf_map_lookup_elem(&tw_nat_except, key) != 0;
+}
+
+/* The address that what goes to `dst` by the interface gets. 0, or -1: it has none. */
+static __always_inline int tw_nat_address(struct __sk_buff *skb, const struct tw_addr *dst, __u64 v6,
+					  struct tw_addr *addr)
+{
+	const struct tw_nat_if *out = bpf_map_lookup_elem(&tw_nat_ifs, TW_KEY(tw_ifindex(skb)));
+	const __u64 *from;
+	__u64 *word = (__u64 *)addr;
+
+	if (!out)
+		return -1;
+	from = (const __u64 *)(v6 ? &out->v6 : &out->v4);
+	word[0] = from[0];
+	word[1] = from[1];
+#pragma unroll
+	for (int i = 0; i < TW_NAT_NETS; i++)
+		if (tw_net_has(&out->on_link[i], dst)) {
+			from = (const __u64 *)&out->from[i];
+			word[0] = from[0];
+			word[1] = from[1];
+			break;
+		}
+	return word[0] | word[1] ? 0 : -1;
+}
+
+static __always_inline void tw_nat_addr_copy(struct tw_addr *to, const struct tw_addr *from)
+{
+	((__u64 *)to)[0] = ((const __u64 *)from)[0];
+	((__u64 *)to)[1] = ((const __u64 *)from)[1];
+}
+
+/* Fragments follow their first one: they have no ports. */
+static __always_inline void tw_nat_frag_key(const struct tw_nat_l3 *l3, struct tw_nat_frag *key)
+{
+	const __u64 *src = (const __u64 *)&l3->src, *dst = (const __u64 *)&l3->dst;
+	__u64 *word = (__u64 *)key;
+
+	word[0] = src[0];
+	word[1] = src[1];
+	word[2] = dst[0];
+	word[3] = dst[1];
+	word[4] = (__u32)l3->id | (l3->proto & 0xff) << 32;
+}
+
+static __always_inline void tw_nat_frag_note(const struct tw_nat_l3 *l3, const struct tw_addr *to)
+{
+	struct tw_nat_frag key __attribute__((aligned(8)));
+
+	if (!l3->part)
+		return;
+	tw_nat_frag_key(l3, &key);
+	bpf_map_update_elem(&tw_nat_frags, &key, to, BPF_ANY);
+}
+
+static __always_inline struct tw_addr *tw_nat_frag_find(const struct tw_nat_l3 *l3)
+{
+	struct tw_nat_frag key __attribute__((aligned(8)));
+
+	tw_nat_frag_key(l3, &key);
+	return bpf_map_lookup_elem(&tw_nat_frags, &key);
+}
+
+/* Gives the packet the address job->addr, and the port. */
+static __always_inline int tw_nat_apply(struct __sk_buff *skb, const struct tw_nat_job *job, int dst, __u16 port)
+{
+	tw_nat_frag_note(&job->pkt.l3, &job->addr);
+	if (tw_nat_write(skb, (__u32)dst, port))
+		return TW_DROP(KERNEL_ERROR);
+	return dst ? TW_STACK(NAT_IN) : TW_STACK(NAT_OUT);
+}
+
+/* May the packet begin a flow? Of TCP only a bare SYN: anything else belongs to a connection that began without us. */
+static __always_inline int tw_nat_begins(const struct tw_nat_pkt *pkt)
+{
+	if (pkt->quoted.l4_off || pkt->event == TW_NAT_EV_ANSWER)
+		return 0;
+	return pkt->key.proto != IPPROTO_TCP || pkt->event == TW_NAT_EV_SYN;
+}
+
+/* Of what is not to be masqueraded, the host's own packets may still need it: when a masqueraded flow has their port
+ * already, the newcomer gets another, as the kernel does it. *wish is the port to try first. */
+static __always_inline int tw_nat_clashes(const struct tw_nat_pkt *pkt, const struct tw_addr *addr, __u32 *wish,
+					  __u32 now)
+{
+	struct tw_nat_key rev __attribute__((aligned(8)));
+	struct tw_nat_flow *has;
+
+	if (!tw_addr_eq(&pkt->key.src, addr))
+		return 0;
+	/* No socket tells whose an echo's identifier is: that of the host is kept like a pod's. */
+	if (tw_nat_is_icmp(pkt->key.proto, pkt->v6)) {
+		*wish = pkt->key.sport;
+		return 1;
+	}
+	tw_nat_key_set(&rev, &pkt->key.dst, &pkt->key.src, pkt->key.dport | (__u32)pkt->key.sport << 16,
+		       pkt->key.proto);
+	has = bpf_map_lookup_elem(&tw_nat_rev, &rev);
+	*wish = TW_NAT_SOME_PORT;
+	return has && tw_nat_is_alive(has, now);
+}
+
+/* Could a port of ours be this one? */
+static __always_inline int tw_nat_in_range(__u32 port)
+{
+	return (tw_nat_range_ports(port / 64) >> (port & 63) & 1) != 0;
+}
+
+/* A packet that begins a flow and leaves by skb->ifindex. */
+static __always_inline int tw_nat_begin(struct __sk_buff *skb, struct tw_nat_job *job, int rule, __u32 now)
+{
+	const struct tw_nat_pkt *pkt = &job->pkt;
+	__u32 wish = TW_NAT_SOME_PORT;
+	int port;
+
+	if (tw_nat_address(skb, &pkt->key.dst, pkt->v6, &job->addr))
+		return rule ? TW_DROP(NAT_ADDRESS) : TW_STACK(NAT_NOT);
+	if (!rule) {
+		if (!tw_nat_clashes(pkt, &job->addr, &wish, now))
+			return TW_STACK(NAT_NOT);
+	} else {
+		if (tw_nat_is_except(&pkt->key.dst))
+			return TW_STACK(NAT_NOT);
+		/* A reply to who came straight to the pod. */
+		if (tw_cfg.ct_lookup && (pkt->key.proto == IPPROTO_TCP || pkt->key.proto == IPPROTO_UDP) &&
+		    tw_ct_direction(skb, &pkt->key, (int)pkt->v6) == 2)
+			return TW_STACK(NAT_NOT);
+		if (!tw_nat_has_port(pkt->key.proto, pkt->v6) || (tw_cfg.nat_keep && tw_nat_in_range(pkt->key.sport)))
+			wish = pkt->key.sport;
+	}
+	port = (int)tw_forget(skb, (__u32)tw_nat_make(skb, wish));
+	return port < 0 ? port : tw_nat_apply(skb, job, 0, (__u16)port);
+}
+
+/* A packet that leaves by skb->ifindex. */
+static __always_inline int tw_nat_leave(struct __sk_buff *skb)
+{
+	struct tw_nat_job *job = tw_nat_job();
+	struct tw_nat_pkt *pkt;
+	struct tw_nat_flow *half;
+	struct tw_addr *whole;
+	__u32 now;
+	int rule;
+
+	if (!job)
+		return TW_DROP(KERNEL_ERROR);
+	pkt = &job->pkt;
+	if (tw_nat_parse(skb))
+		return TW_STACK(NAT_NOT);
+	rule = (int)tw_forget(skb, (__u32)tw_nat_rule(skb, &pkt->l3, pkt->v6));
+	if (pkt->l3.later) {
+		whole = tw_nat_frag_find(&pkt->l3);
+		if (!whole)
+			return rule ? TW_DROP(NAT_FRAGMENT) : TW_STACK(NAT_NOT);
+		tw_nat_addr_copy(&job->addr, whole);
+		return tw_nat_apply(skb, job, 0, 0);
+	}
+	if (!rule && !pkt->quoted.l4_off && !tw_nat_in_range(pkt->key.sport) &&
+	    !tw_nat_is_icmp(pkt->key.proto, pkt->v6))
+		return TW_STACK(NAT_NOT);
+	if (pkt->event == TW_NAT_EV_ANSWER)
+		return TW_STACK(NAT_NOT);
+	job->now = now = tw_nat_now();
+	half = bpf_map_lookup_elem(&tw_nat_fwd, &pkt->key);
+	if (half && tw_nat_is_alive(half, now) &&
+	    (pkt->quoted.l4_off || tw_nat_touch(&pkt->key, half, pkt->event, 0, now))) {
+		if (half->plain)
+			return TW_STACK(NAT_NOT);
+		tw_nat_addr_copy(&job->addr, &half->addr);
+		return tw_nat_apply(skb, job, 0, half->port);
+	}
+	return tw_nat_begins(pkt) ? tw_nat_begin(skb, job, rule, now) : TW_STACK(NAT_NOT);
+}
+
+/* What comes from outside straight to a pod of ours, where conntrack cannot tell: so that its replies go as they are.
+ */
+static __always_inline void tw_nat_note(const struct tw_nat_pkt *pkt, __u32 now)
+{
+	struct tw_nat_key fwd __attribute__((aligned(8)));
+	struct tw_nat_flow *half;
+	__u64 made[3] = {0, 0, TW_NAT_UDP_BOTH << 16 | 1 << 24};
+
+	if (pkt->key.proto != IPPROTO_UDP || pkt->quoted.l4_off || !tw_in_own_pods(&pkt->key.dst) ||
+	    tw_in_cluster(&pkt->key.src))
+		return;
+	tw_nat_key_set(&fwd, &pkt->key.dst, &pkt->key.src, pkt->key.dport | (__u32)pkt->key.sport << 16,
+		       pkt->key.proto);
+	made[2] |= (__u64)(now + tw_nat_timeout(TW_NAT_UDP_BOTH)) << 32;
+	half = bpf_map_lookup_elem(&tw_nat_fwd, &fwd);
+	if (!half || !tw_nat_is_alive(half, now) || half->plain)
+		bpf_map_update_elem(&tw_nat_fwd, &fwd, made, BPF_ANY);
+}
+
+/* A packet that came in: NAT_IN if it was a reply to a masqueraded flow, else what
+ * `ret` says, which the caller would do with it. */
+static __always_inline int tw_nat_arrive(struct __sk_buff *skb, int ret)
+{
+	struct tw_nat_job *job = tw_nat_job();
+	struct tw_nat_pkt *pkt;
+	struct tw_nat_flow *half;
+	struct tw_addr *whole;
+	__u32 now;
+
+	if (!job)
+		return ret;
+	pkt = &job->pkt;
+	if (tw_nat_parse(skb))
+		return ret;
+	if (pkt->l3.later) {
+		whole = tw_nat_frag_find(&pkt->l3);
+		if (!whole)
+			return ret;
+		tw_nat_addr_copy(&job->addr, whole);
+		return tw_nat_apply(skb, job, 1, 0);
+	}
+	if (!pkt->quoted.l4_off && tw_nat_is_icmp(pkt->key.proto, pkt->v6) && pkt->event != TW_NAT_EV_ANSWER)
+		return ret;
+	job->now = now = tw_nat_now();
+	half = bpf_map_lookup_elem(&tw_nat_rev, &pkt->key);
+	if (!half || !tw_nat_is_alive(half, now) ||
+	    (!pkt->quoted.l4_off && !tw_nat_touch(&pkt->key, half, pkt->event, 1, now))) {
+		if (tw_cfg.nat_notes)
+			tw_nat_note(pkt, now);
+		return ret;
+	}
+	tw_nat_addr_copy(&job->addr, &half->addr);
+	return tw_nat_apply(skb, job, 1, half->port);
+}

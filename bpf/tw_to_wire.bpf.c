@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#include "bpf/lib/nat.h"
+
+/* tc egress of every interface that leads out of the cluster: masquerade. */
+
+SEC("tc")
+int tw_to_wire(struct __sk_buff *skb)
+{
+	int ret = tw_cfg.nat ? tw_nat_leave(skb) : TW_STACK(NAT_NOT);
+
+	return tw_finish(TW_HOOK_TO_WIRE, ret);
+}
