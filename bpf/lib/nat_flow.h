@@ -166,21 +166,20 @@ static __always_inline int tw_nat_touch(const struct tw_nat_key *key, struct tw_
 	}
 	tw_nat_turn(key, half, reply, &turned);
 	other = tw_nat_lookup(&turned, !reply);
-	if (other && !tw_nat_points_at(other, key, reply)) {
+	if (other && tw_nat_points_at(other, key, reply)) {
+		tw_nat_stamp(other, state, until);
+	} else if (other && tw_nat_is_alive(other, now)) {
 		if (reply)
 			bpf_map_delete_elem(&tw_nat_rev, key);
 		else
 			bpf_map_delete_elem(&tw_nat_fwd, key);
 		return 0;
-	}
-	if (other) {
-		tw_nat_stamp(other, state, until);
 	} else {
 		const __u64 *side = (const __u64 *)(reply ? &key->dst : &key->src);
 		__u64 made[3] = {side[0], side[1],
 				 (reply ? key->dport : key->sport) | (__u64)state << 16 | (__u64)until << 32};
-		long failed = reply ? bpf_map_update_elem(&tw_nat_fwd, &turned, made, BPF_NOEXIST)
-				    : bpf_map_update_elem(&tw_nat_rev, &turned, made, BPF_NOEXIST);
+		long failed = reply ? bpf_map_update_elem(&tw_nat_fwd, &turned, made, BPF_ANY)
+				    : bpf_map_update_elem(&tw_nat_rev, &turned, made, BPF_ANY);
 
 		if (failed)
 			return 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is written into packets: every byte, checksums that are complete, partial or absent, fragments, ICMP errors.
+// What is written into packets: every byte, checksums, fragments, ICMP errors.
 #include <bpf/bpf.h>
 #include <doctest/doctest.h>
 #include <netinet/in.h>
@@ -16,10 +16,9 @@ std::vector<Layers> kinds(const Net& net, std::uint16_t sport, std::uint16_t dpo
 {
     const std::uint8_t flags = reply ? 0x12 : 0x02;
     const std::uint16_t id = reply ? dport : sport;
-    const Layer echo =
-        net.family == Family::v4
-            ? Layer{Icmp{.type = static_cast<std::uint8_t>(reply ? 0 : 8), .id = id}}
-            : Layer{Icmp6{.type = static_cast<std::uint8_t>(reply ? 129 : 128), .id = id}};
+    const Layer echo = net.family == Family::v4
+                           ? Layer{Icmp{.type = static_cast<std::uint8_t>(reply ? 0 : 8), .id = id}}
+                           : Layer{Icmp6{.type = static_cast<std::uint8_t>(reply ? 129 : 128), .id = id}};
     return {{Udp{.sport = sport, .dport = dport, .len = {}, .csum = {}}, Payload::of(31)},
             {Tcp{.sport = sport, .dport = dport, .flags = flags}, Payload::of(30)},
             {echo, Payload::of(21)}};
@@ -88,13 +87,13 @@ TEST_CASE("nat bytes: an ICMP error about a packet of ours is one about the pod'
         for (std::size_t i = 0; i < 3; ++i) {
             a.reset({1029, 1029});
             CAPTURE(i);
-            expect(a.to_wire(leaving(net.pod1, net.outside) + kinds(net, 40000, 5353, false)[i]), kUnspec, TW_R_NAT_OUT);
+            expect(a.to_wire(leaving(net.pod1, net.outside) + kinds(net, 40000, 5353, false)[i]), kUnspec,
+                   TW_R_NAT_OUT);
             const Outcome in = a.from_wire(arriving(net.node_b, net.node_a) +
                                            Layers{error_of(net), ip_layer(net.node_a, net.outside)} +
                                            kinds(net, 1029, 5353, false)[i]);
             expect(in, kUnspec, TW_R_NAT_IN);
-            expect_bytes(build(arriving(net.node_b, net.pod1) +
-                               Layers{error_of(net), ip_layer(net.pod1, net.outside)} +
+            expect_bytes(build(arriving(net.node_b, net.pod1) + Layers{error_of(net), ip_layer(net.pod1, net.outside)} +
                                kinds(net, 40000, 5353, false)[i]),
                          in.out);
         }
@@ -110,9 +109,9 @@ TEST_CASE("nat bytes: an ICMP error of a pod, or of this node, about a reply is 
                 CAPTURE(i);
                 expect(a.to_wire(leaving(net.pod1, net.outside) + kinds(net, 40000, 5353, false)[i]), kUnspec,
                        TW_R_NAT_OUT);
-                const Outcome out = a.to_wire(leaving(from, net.outside) +
-                                              Layers{error_of(net), ip_layer(net.outside, net.pod1)} +
-                                              kinds(net, 5353, 40000, true)[i]);
+                const Outcome out =
+                    a.to_wire(leaving(from, net.outside) + Layers{error_of(net), ip_layer(net.outside, net.pod1)} +
+                              kinds(net, 5353, 40000, true)[i]);
                 expect(out, kUnspec, TW_R_NAT_OUT);
                 expect_bytes(build(leaving(net.node_a, net.outside) +
                                    Layers{error_of(net), ip_layer(net.outside, net.node_a)} +
@@ -125,8 +124,8 @@ TEST_CASE("nat bytes: an ICMP error about a packet of nobody goes as it is")
 {
     const NatNode a = nat_node();
     for (const Net& net : nets()) {
-        const Layers in = arriving(net.node_b, net.node_a) +
-                          Layers{error_of(net), ip_layer(net.node_a, net.outside)} + kinds(net, 1029, 5353, false)[0];
+        const Layers in = arriving(net.node_b, net.node_a) + Layers{error_of(net), ip_layer(net.node_a, net.outside)} +
+                          kinds(net, 1029, 5353, false)[0];
         expect_untouched(a.from_wire(in), in, TW_R_NOT_OURS);
     }
 }

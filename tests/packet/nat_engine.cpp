@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 #include <netinet/in.h>
 
+#include <cstring>
 #include <set>
 
 #include "tests/packet/nat.hpp"
@@ -174,7 +175,8 @@ TEST_CASE("nat: every port is used before one is refused, and flows that there a
         a.reset();
         std::set<std::uint16_t> used;
         for (std::uint16_t port = 0; port < 64; ++port) {
-            const auto out = a.send(leaving(net.pod1, net.outside) + udp_of(static_cast<std::uint16_t>(port + 9000), 53));
+            const auto out =
+                a.send(leaving(net.pod1, net.outside) + udp_of(static_cast<std::uint16_t>(port + 9000), 53));
             REQUIRE(out);
             used.insert(out->sport);
         }

@@ -4,6 +4,8 @@
 #include <bpf/bpf.h>
 #include <doctest/doctest.h>
 
+#include <cstring>
+
 #include "tests/packet/nat.hpp"
 
 using namespace twill;

@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 
 #include <array>
+#include <cstdio>
 #include <cstring>
 
 #include "tests/packet/nat.hpp"
@@ -138,11 +139,15 @@ void NatNode::pass(std::uint32_t seconds) const
             flow.until -= seconds;
             bpf_map_update_elem(dp->map(map), &key, &flow, BPF_EXIST);
         }
-    for (std::uint32_t i = 0; i < TW_NAT_BLOCKS; ++i) {
-        tw_nat_block block{};
-        if (bpf_map_lookup_elem(dp->map("tw_nat_ports"), &i, &block) != 0 || block.first.proto == 0) continue;
-        block.checked -= seconds;
-        bpf_map_update_elem(dp->map("tw_nat_ports"), &i, &block, BPF_ANY);
+    std::vector<std::uint32_t> keys(TW_NAT_BLOCKS);
+    std::vector<tw_nat_block> blocks(TW_NAT_BLOCKS);
+    std::uint32_t next = 0, count = TW_NAT_BLOCKS;
+    const int ports = dp->map("tw_nat_ports");
+    bpf_map_lookup_batch(ports, nullptr, &next, keys.data(), blocks.data(), &count, nullptr);
+    for (std::uint32_t i = 0; i < count; ++i) {
+        if (blocks[i].first.proto == 0) continue;
+        blocks[i].checked -= seconds;
+        bpf_map_update_elem(ports, &keys[i], &blocks[i], BPF_ANY);
     }
 }
 
