@@ -199,7 +199,7 @@ static __always_inline int tw_nat_leave(struct __sk_buff *skb)
 	job->now = now = tw_nat_now();
 	half = bpf_map_lookup_elem(&tw_nat_fwd, &pkt->key);
 	if (half && tw_nat_is_alive(half, now) &&
-	    (pkt->quoted.l4_off || tw_nat_touch(&pkt->key, half, pkt->event, 0, now))) {
+	    (pkt->quoted.l4_off || tw_nat_touch(skb, &pkt->key, half, pkt->event, 0, now))) {
 		if (half->plain)
 			return TW_STACK(NAT_NOT);
 		tw_nat_addr_copy(&job->addr, &half->addr);
@@ -210,11 +210,12 @@ static __always_inline int tw_nat_leave(struct __sk_buff *skb)
 
 /* What comes from outside straight to a pod of ours, where conntrack cannot tell: so that its replies go as they are.
  */
-static __always_inline void tw_nat_note(const struct tw_nat_pkt *pkt, __u32 now)
+static __always_inline void tw_nat_note(struct __sk_buff *skb, const struct tw_nat_pkt *pkt, __u32 now)
 {
 	struct tw_nat_key fwd __attribute__((aligned(8)));
 	struct tw_nat_flow *half;
-	__u64 made[3] = {0, 0, TW_NAT_UDP_BOTH << 16 | 1 << 24};
+	int at;
+	__u64 made[4] = {0, 0, TW_NAT_UDP_BOTH << 16 | 1 << 24, 0};
 
 	if (pkt->key.proto != IPPROTO_UDP || pkt->quoted.l4_off || !tw_in_own_pods(&pkt->key.dst) ||
 	    tw_in_cluster(&pkt->key.src))
@@ -223,8 +224,16 @@ static __always_inline void tw_nat_note(const struct tw_nat_pkt *pkt, __u32 now)
 		       pkt->key.proto);
 	made[2] |= (__u64)(now + tw_nat_timeout(TW_NAT_UDP_BOTH)) << 32;
 	half = bpf_map_lookup_elem(&tw_nat_fwd, &fwd);
-	if (!half || !tw_nat_is_alive(half, now) || half->plain)
-		bpf_map_update_elem(&tw_nat_fwd, &fwd, made, BPF_ANY);
+	if (half && half->plain && tw_nat_is_alive(half, now)) {
+		half->until = now + tw_nat_timeout(TW_NAT_UDP_BOTH);
+		return;
+	}
+	if (half && tw_nat_is_alive(half, now))
+		return;
+	at = tw_nat_place(skb);
+	made[3] = (__u32)at;
+	if (at >= 0 && !bpf_map_update_elem(&tw_nat_fwd, &fwd, made, BPF_ANY))
+		tw_nat_settle(at, &fwd, 1);
 }
 
 /* A packet that came in: NAT_IN if it was a reply to a masqueraded flow, else what
@@ -254,9 +263,9 @@ static __always_inline int tw_nat_arrive(struct __sk_buff *skb, int ret)
 	job->now = now = tw_nat_now();
 	half = bpf_map_lookup_elem(&tw_nat_rev, &pkt->key);
 	if (!half || !tw_nat_is_alive(half, now) ||
-	    (!pkt->quoted.l4_off && !tw_nat_touch(&pkt->key, half, pkt->event, 1, now))) {
+	    (!pkt->quoted.l4_off && !tw_nat_touch(skb, &pkt->key, half, pkt->event, 1, now))) {
 		if (tw_cfg.nat_notes)
-			tw_nat_note(pkt, now);
+			tw_nat_note(skb, pkt, now);
 		return ret;
 	}
 	tw_nat_addr_copy(&job->addr, &half->addr);

@@ -8,6 +8,8 @@
  * its replies in tw_nat_rev; each with its key is the whole flow, and both say the same of state and time. Nothing
  * evicts one, and nobody has to tidy up: a half whose time is over counts as absent and goes when somebody meets it. */
 
+#define TW_NAT_PLACES 32 /* for a flow, looked at */
+
 /* In seconds, by enum tw_nat_state: the defaults of the kernel's nf_conntrack_*. */
 static const __u32 tw_nat_timeouts[16] = {
 	[TW_NAT_NONE] = 0,	 [TW_NAT_SYN_SENT] = 120,  [TW_NAT_SYN_RECV] = 60, [TW_NAT_ESTABLISHED] = 432000,
@@ -147,11 +149,64 @@ static __always_inline void tw_nat_stamp(struct tw_nat_flow *half, __u8 state, _
 	half->until = until;
 }
 
+/* A place for one more flow, in tw_nat_slots: an empty one, or that of a flow whose time is over, which ends here. -1:
+ * none found. job->rev is written. */
+__noinline int tw_nat_place(struct __sk_buff *skb)
+{
+	__u32 at = tw_cfg.nat_max ? bpf_get_prandom_u32() % tw_cfg.nat_max : 0;
+	struct tw_nat_job *job = tw_nat_job();
+
+	if (!job)
+		return -1;
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < TW_NAT_PLACES; i++) {
+		struct tw_nat_key *place = bpf_map_lookup_elem(&tw_nat_slots, TW_KEY(at));
+		struct tw_nat_flow *has;
+
+		if (!place)
+			return -1;
+		if (!place->proto)
+			return (int)at;
+		tw_nat_key_set(&job->rev, &place->src, &place->dst, place->sport | (__u32)place->dport << 16,
+			       place->proto);
+		if (place->reserved[0]) { /* a plain one */
+			has = bpf_map_lookup_elem(&tw_nat_fwd, &job->rev);
+			if (!has || !has->plain || has->place != at)
+				return (int)at;
+			if (!tw_nat_is_alive(has, job->now)) {
+				bpf_map_delete_elem(&tw_nat_fwd, &job->rev);
+				return (int)at;
+			}
+		} else {
+			has = bpf_map_lookup_elem(&tw_nat_rev, &job->rev);
+			if (!has || has->place != at)
+				return (int)at;
+			if (!tw_nat_is_alive(has, job->now)) {
+				tw_nat_end(&job->rev, has);
+				return (int)at;
+			}
+		}
+		at = tw_forget(skb, at + 1 < tw_cfg.nat_max ? at + 1 : 0);
+	}
+	return -1;
+}
+
+/* Puts the flow there. `plain`: the key is that of a half in tw_nat_fwd that has no other. */
+static __always_inline void tw_nat_settle(int at, const struct tw_nat_key *key, __u8 plain)
+{
+	struct tw_nat_key *place = bpf_map_lookup_elem(&tw_nat_slots, TW_KEY((__u32)at));
+
+	if (at < 0 || !place)
+		return;
+	tw_nat_key_set(place, &key->src, &key->dst, key->sport | (__u32)key->dport << 16, key->proto);
+	place->reserved[0] = plain;
+}
+
 /* A packet of the flow `half`, which is alive, in the direction `reply` (a constant). Once in a second, and when the
  * state changes, the other half is looked at: it is told, made if it is missing, and if it belongs to another flow by
  * now, this half is of none. Returns 1, or 0 if there is no such flow any more. */
-static __always_inline int tw_nat_touch(const struct tw_nat_key *key, struct tw_nat_flow *half, __u64 event,
-					__u32 reply, __u32 now)
+static __always_inline int tw_nat_touch(struct __sk_buff *skb, const struct tw_nat_key *key, struct tw_nat_flow *half,
+					__u64 event, __u32 reply, __u32 now)
 {
 	struct tw_nat_key turned __attribute__((aligned(8)));
 	__u8 state = tw_nat_next(half->state, event, reply);
@@ -169,22 +224,30 @@ static __always_inline int tw_nat_touch(const struct tw_nat_key *key, struct tw_
 	if (other && tw_nat_points_at(other, key, reply)) {
 		tw_nat_stamp(other, state, until);
 	} else if (other && tw_nat_is_alive(other, now)) {
-		if (reply)
+		if (reply) {
+			tw_nat_block_note(key, 0);
 			bpf_map_delete_elem(&tw_nat_rev, key);
-		else
+		} else {
 			bpf_map_delete_elem(&tw_nat_fwd, key);
+		}
 		return 0;
 	} else {
 		const __u64 *side = (const __u64 *)(reply ? &key->dst : &key->src);
-		__u64 made[3] = {side[0], side[1],
-				 (reply ? key->dport : key->sport) | (__u64)state << 16 | (__u64)until << 32};
-		long failed = reply ? bpf_map_update_elem(&tw_nat_fwd, &turned, made, BPF_ANY)
-				    : bpf_map_update_elem(&tw_nat_rev, &turned, made, BPF_ANY);
+		int place = reply ? (int)half->place : tw_nat_place(skb);
+		__u64 made[4] = {side[0], side[1],
+				 (reply ? key->dport : key->sport) | (__u64)state << 16 | (__u64)until << 32,
+				 (__u32)place};
 
-		if (failed)
+		if (place < 0)
 			return 0;
-		if (!reply)
+		if (reply ? bpf_map_update_elem(&tw_nat_fwd, &turned, made, BPF_ANY)
+			  : bpf_map_update_elem(&tw_nat_rev, &turned, made, BPF_ANY))
+			return 0;
+		if (!reply) {
+			half->place = (__u32)place;
 			tw_nat_block_note(&turned, 1);
+			tw_nat_settle(place, &turned, 0);
+		}
 	}
 	tw_nat_stamp(half, state, until);
 	return 1;

@@ -6,7 +6,7 @@
 /* Makes masqueraded flows. What is true is in tw_nat_rev alone: a port is taken when an entry can be made there.
  * tw_nat_ports only remembers, 64 ports at a time, where that is worth trying. */
 
-#define TW_NAT_PROBES	 32 /* blocks of ports looked at, and places for a flow */
+#define TW_NAT_PROBES	 32 /* blocks of ports looked at */
 #define TW_NAT_TRIES	 4  /* ports that may turn out to be taken after all */
 #define TW_NAT_NO_PORT	 0xffffffffU
 #define TW_NAT_SOME_PORT 0xfffffffeU /* any will do */
@@ -207,38 +207,6 @@ static __always_inline __u32 tw_nat_any_port(void)
 	return ports ? block * 64 + tw_nat_pick(ports, any >> 16) : TW_NAT_NO_PORT;
 }
 
-/* A place for one more flow, in tw_nat_slots: an empty one, or that of a flow whose time is over, which ends here. -1:
- * none found. */
-__noinline int tw_nat_place(struct __sk_buff *skb)
-{
-	__u32 at = tw_cfg.nat_max ? bpf_get_prandom_u32() % tw_cfg.nat_max : 0;
-	struct tw_nat_job *job = tw_nat_job();
-
-	if (!job)
-		return -1;
-#pragma clang loop unroll(disable)
-	for (__u32 i = 0; i < TW_NAT_PROBES; i++) {
-		struct tw_nat_key *place = bpf_map_lookup_elem(&tw_nat_slots, TW_KEY(at));
-		struct tw_nat_flow *has;
-
-		if (!place)
-			return -1;
-		if (!place->proto)
-			return (int)at;
-		tw_nat_key_set(&job->rev, &place->src, &place->dst, place->sport | (__u32)place->dport << 16,
-			       place->proto);
-		has = bpf_map_lookup_elem(&tw_nat_rev, &job->rev);
-		if (!has)
-			return (int)at;
-		if (!tw_nat_is_alive(has, job->now)) {
-			tw_nat_end(&job->rev, has);
-			return (int)at;
-		}
-		at = tw_forget(skb, at + 1 < tw_cfg.nat_max ? at + 1 : 0);
-	}
-	return -1;
-}
-
 static __always_inline __u8 tw_nat_first_state(const struct tw_nat_pkt *pkt)
 {
 	if (pkt->key.proto == IPPROTO_TCP)
@@ -254,7 +222,7 @@ __noinline int tw_nat_make(struct __sk_buff *skb, __u32 wish)
 {
 	struct tw_nat_job *job = tw_nat_job();
 	__u32 port = wish, state, until;
-	struct tw_nat_key *rev, *place;
+	struct tw_nat_key *rev;
 	const __u64 *src, *to;
 	int at, taken = 0;
 
@@ -272,6 +240,7 @@ __noinline int tw_nat_make(struct __sk_buff *skb, __u32 wish)
 	job->half[0] = src[0];
 	job->half[1] = src[1];
 	job->half[2] = job->pkt.key.sport | (__u64)state << 16 | (__u64)until << 32;
+	job->half[3] = (__u32)at;
 	if (port == TW_NAT_SOME_PORT)
 		port = tw_nat_any_port();
 #pragma clang loop unroll(disable)
@@ -298,8 +267,6 @@ __noinline int tw_nat_make(struct __sk_buff *skb, __u32 wish)
 		return TW_DROP(NAT_TABLE);
 	}
 	tw_nat_block_note(rev, 1);
-	place = bpf_map_lookup_elem(&tw_nat_slots, TW_KEY((__u32)at));
-	if (place)
-		tw_nat_key_set(place, &rev->src, &rev->dst, rev->sport | (__u32)rev->dport << 16, rev->proto);
+	tw_nat_settle(at, rev, 0);
 	return (int)(port & 0xffff);
 }

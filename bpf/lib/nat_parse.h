@@ -42,7 +42,7 @@ struct tw_nat_job {
 	__u32 now;	 /* tw_nat_now() */
 	__u32 block;	 /* of ports: one that seems to have a free one */
 	__u32 unknown;	 /* and one of which that is not known */
-	__u64 half[3];	 /* struct tw_nat_flow */
+	__u64 half[4];	 /* struct tw_nat_flow */
 	__u32 tuple[10]; /* struct bpf_sock_tuple */
 };
 

@@ -50,8 +50,9 @@ struct tw_nat_flow {
 	__u8 state;  /* enum tw_nat_state */
 	__u8 plain;  /* 1: came from outside to this pod: not masqueraded, has no half in tw_nat_rev */
 	__u32 until; /* CLOCK_MONOTONIC, seconds: counts as absent from then on */
+	__u32 place; /* index into tw_nat_slots */
 };
-TW_ASSERT_SIZE(struct tw_nat_flow, 24);
+TW_ASSERT_SIZE(struct tw_nat_flow, 28);
 
 /* Which of 64 ports are in use towards one remote end; value of tw_nat_ports, an array with a place for each such block
  * by a hash. No more than a memory of what tw_nat_rev says: it may be overwritten by another one's at any time. */

@@ -95,7 +95,7 @@ private:
                 ++living;
                 const auto found = halves.find(key);
                 if (found == halves.end()) return "a half that the model does not have";
-                if (std::memcmp(&found->second, &half, sizeof half) != 0)
+                if (std::memcmp(&found->second, &half, offsetof(tw_nat_flow, place)) != 0)
                     return fmt::format("halves differ: state {} until {} port {}, model {} {} {}", half.state,
                                        half.until, half.port, found->second.state, found->second.until,
                                        found->second.port);
@@ -252,8 +252,7 @@ private:
         const bool keeps = (host ? packet.is_icmp : in_range) && !model_.taken(reply);
         if (outcome.verdict == kShot) {
             ++refused_;
-            if (keeps || free != 0)
-                return model_.living() >= 32 && table_is_full() ? "" : "refused, though a port was free";
+            if (keeps || free != 0) return model_.living() >= 32 && table_is_full() ? "" : why(free, keeps);
             return {};
         }
         const Seen is = seen(outcome.out);
@@ -266,6 +265,14 @@ private:
         model_.made(packet, NatModel::Change{addr, is.sport});
         ++made_;
         return sums(outcome.out);
+    }
+
+    std::string why(std::size_t free, bool keeps) const
+    {
+        const auto counters = node_.dp->counters();
+        return fmt::format(
+            "refused, though {} ports were free, its own {}; so far {} for ports, {} for places; {} halves", free,
+            keeps, counters[TW_R_NAT_PORTS].to_wire, counters[TW_R_NAT_TABLE].to_wire, node_.count("tw_nat_rev"));
     }
 
     /// Refusals for want of a place happen by chance when nearly all are taken.
