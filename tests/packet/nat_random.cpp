@@ -139,7 +139,8 @@ private:
         const Ip remote = any(std::initializer_list<Ip>{net.outside, net.node_b});
         const Ip near = in ? net.node_a : any(std::initializer_list<Ip>{net.pod1, net.pod2, net.node_a});
         const auto rport = static_cast<std::uint16_t>(icmp ? 0 : 53 + below(2));
-        const auto port = static_cast<std::uint16_t>(in ? kRange.first + below(32) : any(kSports));
+        const unsigned other = below(2) != 0 ? 40000 + below(40) : any(kSports);
+        const auto port = static_cast<std::uint16_t>(in ? kRange.first + below(32) : other);
         const std::uint8_t flags = any(kFlags);
         // Of echo mostly what belongs here: requests go out, replies come in.
         const bool reply = icmp && (in != (below(8) == 0));
