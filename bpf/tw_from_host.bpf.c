@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 #include "bpf/lib/flow.h"
+#include "bpf/lib/nat.h"
 #include "bpf/lib/overlay.h"
 
 /* tc egress of the overlay device: what the node's own stack sends or forwards to pods of other nodes. The stack has
@@ -16,7 +17,8 @@ static __always_inline int tw_again(struct __sk_buff *skb, int v6)
 	return TW_SENT(NO_NEIGHBOUR);
 }
 
-static __always_inline int tw_send(struct __sk_buff *skb)
+/* A global function, so that its stack is not under that of masquerade. */
+__noinline int tw_send(struct __sk_buff *skb)
 {
 	struct tw_peer *peer;
 	struct tw_pkt pkt;
@@ -50,5 +52,9 @@ static __always_inline int tw_send(struct __sk_buff *skb)
 SEC("tc")
 int tw_from_host(struct __sk_buff *skb)
 {
-	return tw_finish(TW_HOOK_FROM_HOST, tw_send(skb));
+	/* The node by an address of the wire, or somebody outside, to another node's pod: the answer has to come back
+	 * here. */
+	int ret = tw_cfg.nat ? tw_nat_leave(skb, 1) : 0;
+
+	return tw_finish(TW_HOOK_FROM_HOST, ret < 0 ? ret : tw_send(skb));
 }

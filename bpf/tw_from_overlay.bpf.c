@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 #include "bpf/lib/deliver.h"
 #include "bpf/lib/forged.h"
+#include "bpf/lib/nat.h"
 #include "bpf/lib/overlay.h"
 
 /* tc ingress of the overlay device: what the kernel decapsulated because tw_from_wire left it (outer fragments, UDP
@@ -47,6 +48,11 @@ static __always_inline int tw_admit(struct __sk_buff *skb)
 		return ret;
 	if (endpoint)
 		return tw_into_pod(skb, pkt.v6, endpoint);
+	if (tw_cfg.nat && tw_is_own_host(&pkt.dst)) {
+		ret = tw_nat_arrive(skb, 0);
+		if (ret < 0)
+			return ret;
+	}
 	/* To our former VtepMAC, which is not the device's: the stack would take it for somebody else's. */
 	if (skb->pkt_type != PACKET_HOST)
 		bpf_skb_change_type(skb, PACKET_HOST);

@@ -6,7 +6,7 @@
 SEC("tc")
 int tw_to_wire(struct __sk_buff *skb)
 {
-	int ret = tw_cfg.nat ? tw_nat_leave(skb) : TW_STACK(NAT_NOT);
+	int ret = tw_cfg.nat ? tw_nat_leave(skb, 0) : TW_STACK(NAT_NOT);
 
 	return tw_finish(TW_HOOK_TO_WIRE, ret);
 }

@@ -15,14 +15,14 @@
 #include "maps/abi/peer.h"
 #include "maps/abi/reasons.h"
 
-#define TW_MAP(name, kind, key_type, value_type, max, flags)                                                           \
-    struct {                                                                                                           \
-        __uint(type, kind);                                                                                            \
-        __type(key, key_type);                                                                                         \
-        __type(value, value_type);                                                                                     \
-        __uint(max_entries, max);                                                                                      \
-        __uint(map_flags, flags);                                                                                      \
-    } name SEC(".maps")
+#define TW_MAP(name, kind, key_type, value_type, max, flags) \
+	struct { \
+		__uint(type, kind); \
+		__type(key, key_type); \
+		__type(value, value_type); \
+		__uint(max_entries, max); \
+		__uint(map_flags, flags); \
+	} name SEC(".maps")
 
 /* Pod CIDR -> node. Written by reconcile, read by tw_from_pod, tw_from_host, tw_from_wire and tw_from_overlay. */
 TW_MAP(tw_peers_v4, BPF_MAP_TYPE_HASH, struct tw_cidr_v4, struct tw_peer, TW_PEERS_MAX, BPF_F_NO_PREALLOC);
@@ -85,6 +85,6 @@ TW_MAP(tw_nat_frags, BPF_MAP_TYPE_LRU_HASH, struct tw_nat_frag, struct tw_addr, 
 
 /* struct tw_event records. Written by tw_from_pod, read by the agent. */
 struct {
-    __uint(type, BPF_MAP_TYPE_RINGBUF);
-    __uint(max_entries, TW_EVENTS_BYTES);
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, TW_EVENTS_BYTES);
 } tw_events SEC(".maps");

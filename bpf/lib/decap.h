@@ -3,6 +3,7 @@
 
 #include "bpf/lib/deliver.h"
 #include "bpf/lib/forged.h"
+#include "bpf/lib/nat.h"
 #include "bpf/lib/quick.h"
 
 /* Left to the overlay device, whose socket takes VXLAN from the stack; without such a device nothing would. */
@@ -213,6 +214,11 @@ static __always_inline int tw_receive(struct __sk_buff *skb, struct tw_pkt *pkt,
 	}
 	if (endpoint)
 		return tw_into_pod(skb, pkt->v6, &slot->endpoint);
+	if (tw_cfg.nat && tw_is_own_host(&pkt->dst)) {
+		ret = tw_nat_arrive(skb, 0);
+		if (ret < 0)
+			return ret;
+	}
 	if (tw_cfg.flannel && !room)
 		return TW_STACK(TO_STACK); /* the kernel's way back is this wire */
 	return tw_into_stack(skb, pkt->v6, &arrival->smac);

@@ -79,28 +79,24 @@ static __always_inline void tw_nat_frag_key(const struct tw_nat_l3 *l3, struct t
 	word[4] = (__u32)l3->id | (l3->proto & 0xff) << 32;
 }
 
-static __always_inline void tw_nat_frag_note(const struct tw_nat_l3 *l3, const struct tw_addr *to)
+static __always_inline void tw_nat_frag_note(struct tw_nat_job *job)
 {
-	struct tw_nat_frag key __attribute__((aligned(8)));
-
-	if (!l3->part)
+	if (!job->pkt.l3.part)
 		return;
-	tw_nat_frag_key(l3, &key);
-	bpf_map_update_elem(&tw_nat_frags, &key, to, BPF_ANY);
+	tw_nat_frag_key(&job->pkt.l3, &job->frag);
+	bpf_map_update_elem(&tw_nat_frags, &job->frag, &job->addr, BPF_ANY);
 }
 
-static __always_inline struct tw_addr *tw_nat_frag_find(const struct tw_nat_l3 *l3)
+static __always_inline struct tw_addr *tw_nat_frag_find(struct tw_nat_job *job)
 {
-	struct tw_nat_frag key __attribute__((aligned(8)));
-
-	tw_nat_frag_key(l3, &key);
-	return bpf_map_lookup_elem(&tw_nat_frags, &key);
+	tw_nat_frag_key(&job->pkt.l3, &job->frag);
+	return bpf_map_lookup_elem(&tw_nat_frags, &job->frag);
 }
 
 /* Gives the packet the address job->addr, and the port. */
-static __always_inline int tw_nat_apply(struct __sk_buff *skb, const struct tw_nat_job *job, int dst, __u16 port)
+static __always_inline int tw_nat_apply(struct __sk_buff *skb, struct tw_nat_job *job, int dst, __u16 port)
 {
-	tw_nat_frag_note(&job->pkt.l3, &job->addr);
+	tw_nat_frag_note(job);
 	if (tw_nat_write(skb, (__u32)dst, port))
 		return TW_DROP(KERNEL_ERROR);
 	return dst ? TW_STACK(NAT_IN) : TW_STACK(NAT_OUT);
@@ -116,24 +112,22 @@ static __always_inline int tw_nat_begins(const struct tw_nat_pkt *pkt)
 
 /* Of what is not to be masqueraded, the host's own packets may still need it: when a masqueraded flow has their port
  * already, the newcomer gets another, as the kernel does it. *wish is the port to try first. */
-static __always_inline int tw_nat_clashes(const struct tw_nat_pkt *pkt, const struct tw_addr *addr, __u32 *wish,
-					  __u32 now)
+static __always_inline int tw_nat_clashes(struct tw_nat_job *job, __u32 *wish)
 {
-	struct tw_nat_key rev __attribute__((aligned(8)));
+	const struct tw_nat_key *key = &job->pkt.key;
 	struct tw_nat_flow *has;
 
-	if (!tw_addr_eq(&pkt->key.src, addr))
+	if (!tw_addr_eq(&key->src, &job->addr))
 		return 0;
 	/* No socket tells whose an echo's identifier is: that of the host is kept like a pod's. */
-	if (tw_nat_is_icmp(pkt->key.proto, pkt->v6)) {
-		*wish = pkt->key.sport;
+	if (tw_nat_is_icmp(key->proto, job->pkt.v6)) {
+		*wish = key->sport;
 		return 1;
 	}
-	tw_nat_key_set(&rev, &pkt->key.dst, &pkt->key.src, pkt->key.dport | (__u32)pkt->key.sport << 16,
-		       pkt->key.proto);
-	has = bpf_map_lookup_elem(&tw_nat_rev, &rev);
+	tw_nat_key_set(&job->turned, &key->dst, &key->src, key->dport | (__u32)key->sport << 16, key->proto);
+	has = bpf_map_lookup_elem(&tw_nat_rev, &job->turned);
 	*wish = TW_NAT_SOME_PORT;
-	return has && tw_nat_is_alive(has, now);
+	return has && tw_nat_is_alive(has, job->now);
 }
 
 /* Could a port of ours be this one? */
@@ -143,7 +137,7 @@ static __always_inline int tw_nat_in_range(__u32 port)
 }
 
 /* A packet that begins a flow and leaves by skb->ifindex. */
-static __always_inline int tw_nat_begin(struct __sk_buff *skb, struct tw_nat_job *job, int rule, __u32 now)
+static __always_inline int tw_nat_begin(struct __sk_buff *skb, struct tw_nat_job *job, int rule)
 {
 	const struct tw_nat_pkt *pkt = &job->pkt;
 	__u32 wish = TW_NAT_SOME_PORT;
@@ -152,7 +146,7 @@ static __always_inline int tw_nat_begin(struct __sk_buff *skb, struct tw_nat_job
 	if (tw_nat_address(skb, &pkt->key.dst, pkt->v6, &job->addr))
 		return rule ? TW_DROP(NAT_ADDRESS) : TW_STACK(NAT_NOT);
 	if (!rule) {
-		if (!tw_nat_clashes(pkt, &job->addr, &wish, now))
+		if (!tw_nat_clashes(job, &wish))
 			return TW_STACK(NAT_NOT);
 	} else {
 		if (tw_nat_is_except(&pkt->key.dst))
@@ -168,8 +162,9 @@ static __always_inline int tw_nat_begin(struct __sk_buff *skb, struct tw_nat_job
 	return port < 0 ? port : tw_nat_apply(skb, job, 0, (__u16)port);
 }
 
-/* A packet that leaves by skb->ifindex. */
-static __always_inline int tw_nat_leave(struct __sk_buff *skb)
+/* A packet that leaves by skb->ifindex. `overlay`: that is the overlay device, where what pods of this node send is no
+ * matter of masquerade. */
+__noinline int tw_nat_leave(struct __sk_buff *skb, __u32 overlay)
 {
 	struct tw_nat_job *job = tw_nat_job();
 	struct tw_nat_pkt *pkt;
@@ -183,9 +178,11 @@ static __always_inline int tw_nat_leave(struct __sk_buff *skb)
 	pkt = &job->pkt;
 	if (tw_nat_parse(skb))
 		return TW_STACK(NAT_NOT);
+	if (overlay && tw_in_own_pods(&pkt->l3.src) && !tw_is_own_host(&pkt->l3.src))
+		return TW_STACK(NAT_NOT);
 	rule = (int)tw_forget(skb, (__u32)tw_nat_rule(skb, &pkt->l3, pkt->v6));
 	if (pkt->l3.later) {
-		whole = tw_nat_frag_find(&pkt->l3);
+		whole = tw_nat_frag_find(job);
 		if (!whole)
 			return rule ? TW_DROP(NAT_FRAGMENT) : TW_STACK(NAT_NOT);
 		tw_nat_addr_copy(&job->addr, whole);
@@ -198,42 +195,42 @@ static __always_inline int tw_nat_leave(struct __sk_buff *skb)
 		return TW_STACK(NAT_NOT);
 	job->now = now = tw_nat_now();
 	half = bpf_map_lookup_elem(&tw_nat_fwd, &pkt->key);
-	if (half && tw_nat_is_alive(half, now) &&
-	    (pkt->quoted.l4_off || tw_nat_touch(skb, &pkt->key, half, pkt->event, 0, now))) {
+	if (half && tw_nat_is_alive(half, now) && (pkt->quoted.l4_off || tw_nat_touch(skb, job, half, 0))) {
 		if (half->plain)
 			return TW_STACK(NAT_NOT);
 		tw_nat_addr_copy(&job->addr, &half->addr);
 		return tw_nat_apply(skb, job, 0, half->port);
 	}
-	return tw_nat_begins(pkt) ? tw_nat_begin(skb, job, rule, now) : TW_STACK(NAT_NOT);
+	return tw_nat_begins(pkt) ? tw_nat_begin(skb, job, rule) : TW_STACK(NAT_NOT);
 }
 
 /* What comes from outside straight to a pod of ours, where conntrack cannot tell: so that its replies go as they are.
  */
-static __always_inline void tw_nat_note(struct __sk_buff *skb, const struct tw_nat_pkt *pkt, __u32 now)
+static __always_inline void tw_nat_note(struct __sk_buff *skb, struct tw_nat_job *job)
 {
-	struct tw_nat_key fwd __attribute__((aligned(8)));
+	const struct tw_nat_key *key = &job->pkt.key;
+	__u32 until = job->now + tw_nat_timeout(TW_NAT_UDP_BOTH);
 	struct tw_nat_flow *half;
 	int at;
-	__u64 made[4] = {0, 0, TW_NAT_UDP_BOTH << 16 | 1 << 24, 0};
 
-	if (pkt->key.proto != IPPROTO_UDP || pkt->quoted.l4_off || !tw_in_own_pods(&pkt->key.dst) ||
-	    tw_in_cluster(&pkt->key.src))
+	if (key->proto != IPPROTO_UDP || job->pkt.quoted.l4_off || !tw_in_own_pods(&key->dst) ||
+	    tw_in_cluster(&key->src))
 		return;
-	tw_nat_key_set(&fwd, &pkt->key.dst, &pkt->key.src, pkt->key.dport | (__u32)pkt->key.sport << 16,
-		       pkt->key.proto);
-	made[2] |= (__u64)(now + tw_nat_timeout(TW_NAT_UDP_BOTH)) << 32;
-	half = bpf_map_lookup_elem(&tw_nat_fwd, &fwd);
-	if (half && half->plain && tw_nat_is_alive(half, now)) {
-		half->until = now + tw_nat_timeout(TW_NAT_UDP_BOTH);
+	tw_nat_key_set(&job->turned, &key->dst, &key->src, key->dport | (__u32)key->sport << 16, key->proto);
+	half = bpf_map_lookup_elem(&tw_nat_fwd, &job->turned);
+	if (half && tw_nat_is_alive(half, job->now)) {
+		if (half->plain)
+			half->until = until;
 		return;
 	}
-	if (half && tw_nat_is_alive(half, now))
-		return;
 	at = tw_nat_place(skb);
-	made[3] = (__u32)at;
-	if (at >= 0 && !bpf_map_update_elem(&tw_nat_fwd, &fwd, made, BPF_ANY))
-		tw_nat_settle(at, &fwd, 1);
+	if (at < 0)
+		return;
+	job->half[0] = job->half[1] = 0;
+	job->half[2] = TW_NAT_UDP_BOTH << 16 | 1 << 24 | (__u64)until << 32;
+	job->half[3] = (__u32)at;
+	if (!bpf_map_update_elem(&tw_nat_fwd, &job->turned, job->half, BPF_ANY))
+		tw_nat_settle(at, &job->turned, 1);
 }
 
 /* A packet that came in: NAT_IN if it was a reply to a masqueraded flow, else what
@@ -252,7 +249,7 @@ static __always_inline int tw_nat_arrive(struct __sk_buff *skb, int ret)
 	if (tw_nat_parse(skb))
 		return ret;
 	if (pkt->l3.later) {
-		whole = tw_nat_frag_find(&pkt->l3);
+		whole = tw_nat_frag_find(job);
 		if (!whole)
 			return ret;
 		tw_nat_addr_copy(&job->addr, whole);
@@ -262,10 +259,9 @@ static __always_inline int tw_nat_arrive(struct __sk_buff *skb, int ret)
 		return ret;
 	job->now = now = tw_nat_now();
 	half = bpf_map_lookup_elem(&tw_nat_rev, &pkt->key);
-	if (!half || !tw_nat_is_alive(half, now) ||
-	    (!pkt->quoted.l4_off && !tw_nat_touch(skb, &pkt->key, half, pkt->event, 1, now))) {
+	if (!half || !tw_nat_is_alive(half, now) || (!pkt->quoted.l4_off && !tw_nat_touch(skb, job, half, 1))) {
 		if (tw_cfg.nat_notes)
-			tw_nat_note(skb, pkt, now);
+			tw_nat_note(skb, job);
 		return ret;
 	}
 	tw_nat_addr_copy(&job->addr, &half->addr);

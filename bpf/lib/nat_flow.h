@@ -123,16 +123,17 @@ static __always_inline void tw_nat_block_note(const struct tw_nat_key *rev, int 
 }
 
 /* Ends the flow of a half in tw_nat_rev. */
-static __always_inline void tw_nat_end(const struct tw_nat_key *rev, const struct tw_nat_flow *half)
+static __always_inline void tw_nat_end(struct tw_nat_job *job, const struct tw_nat_key *rev,
+				       const struct tw_nat_flow *half)
 {
-	struct tw_nat_key fwd __attribute__((aligned(8)));
+	struct tw_nat_key *fwd = &job->ended;
 	struct tw_nat_flow *other;
 
-	tw_nat_turn(rev, half, 1, &fwd);
+	tw_nat_turn(rev, half, 1, fwd);
 	tw_nat_block_note(rev, 0);
-	other = bpf_map_lookup_elem(&tw_nat_fwd, &fwd);
+	other = bpf_map_lookup_elem(&tw_nat_fwd, fwd);
 	if (other && !other->plain && tw_nat_points_at(other, rev, 1))
-		bpf_map_delete_elem(&tw_nat_fwd, &fwd);
+		bpf_map_delete_elem(&tw_nat_fwd, fwd);
 	bpf_map_delete_elem(&tw_nat_rev, rev);
 }
 
@@ -182,7 +183,7 @@ __noinline int tw_nat_place(struct __sk_buff *skb)
 			if (!has || has->place != at)
 				return (int)at;
 			if (!tw_nat_is_alive(has, job->now)) {
-				tw_nat_end(&job->rev, has);
+				tw_nat_end(job, &job->rev, has);
 				return (int)at;
 			}
 		}
@@ -205,12 +206,13 @@ static __always_inline void tw_nat_settle(int at, const struct tw_nat_key *key, 
 /* A packet of the flow `half`, which is alive, in the direction `reply` (a constant). Once in a second, and when the
  * state changes, the other half is looked at: it is told, made if it is missing, and if it belongs to another flow by
  * now, this half is of none. Returns 1, or 0 if there is no such flow any more. */
-static __always_inline int tw_nat_touch(struct __sk_buff *skb, const struct tw_nat_key *key, struct tw_nat_flow *half,
-					__u64 event, __u32 reply, __u32 now)
+static __always_inline int tw_nat_touch(struct __sk_buff *skb, struct tw_nat_job *job, struct tw_nat_flow *half,
+					__u32 reply)
 {
-	struct tw_nat_key turned __attribute__((aligned(8)));
-	__u8 state = tw_nat_next(half->state, event, reply);
-	__u32 until = now + tw_nat_timeout(state);
+	const struct tw_nat_key *key = &job->pkt.key;
+	struct tw_nat_key *turned = &job->turned;
+	__u8 state = tw_nat_next(half->state, job->pkt.event, reply);
+	__u32 until = job->now + tw_nat_timeout(state);
 	struct tw_nat_flow *other;
 
 	if (likely(half->state == state && half->until == until))
@@ -219,11 +221,11 @@ static __always_inline int tw_nat_touch(struct __sk_buff *skb, const struct tw_n
 		half->until = until;
 		return 1;
 	}
-	tw_nat_turn(key, half, reply, &turned);
-	other = tw_nat_lookup(&turned, !reply);
+	tw_nat_turn(key, half, reply, turned);
+	other = tw_nat_lookup(turned, !reply);
 	if (other && tw_nat_points_at(other, key, reply)) {
 		tw_nat_stamp(other, state, until);
-	} else if (other && tw_nat_is_alive(other, now)) {
+	} else if (other && tw_nat_is_alive(other, job->now)) {
 		if (reply) {
 			tw_nat_block_note(key, 0);
 			bpf_map_delete_elem(&tw_nat_rev, key);
@@ -234,19 +236,21 @@ static __always_inline int tw_nat_touch(struct __sk_buff *skb, const struct tw_n
 	} else {
 		const __u64 *side = (const __u64 *)(reply ? &key->dst : &key->src);
 		int place = reply ? (int)half->place : tw_nat_place(skb);
-		__u64 made[4] = {side[0], side[1],
-				 (reply ? key->dport : key->sport) | (__u64)state << 16 | (__u64)until << 32,
-				 (__u32)place};
+		__u64 *made = job->half;
 
 		if (place < 0)
 			return 0;
-		if (reply ? bpf_map_update_elem(&tw_nat_fwd, &turned, made, BPF_ANY)
-			  : bpf_map_update_elem(&tw_nat_rev, &turned, made, BPF_ANY))
+		made[0] = side[0];
+		made[1] = side[1];
+		made[2] = (reply ? key->dport : key->sport) | (__u64)state << 16 | (__u64)until << 32;
+		made[3] = (__u32)place;
+		if (reply ? bpf_map_update_elem(&tw_nat_fwd, turned, made, BPF_ANY)
+			  : bpf_map_update_elem(&tw_nat_rev, turned, made, BPF_ANY))
 			return 0;
 		if (!reply) {
 			half->place = (__u32)place;
-			tw_nat_block_note(&turned, 1);
-			tw_nat_settle(place, &turned, 0);
+			tw_nat_block_note(turned, 1);
+			tw_nat_settle(place, turned, 0);
 		}
 	}
 	tw_nat_stamp(half, state, until);

@@ -69,7 +69,7 @@ __noinline int tw_nat_take(struct __sk_buff *skb)
 	if (has && tw_nat_is_alive(has, job->now))
 		return 0;
 	if (has)
-		tw_nat_end(&job->rev, has);
+		tw_nat_end(job, &job->rev, has);
 	if (tw_nat_is_foreign(skb, job))
 		return 0;
 	return !bpf_map_update_elem(&tw_nat_rev, &job->rev, job->half, BPF_NOEXIST);

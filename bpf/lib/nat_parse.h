@@ -37,8 +37,11 @@ struct tw_nat_pkt {
  * There is one for each CPU, and programs do not interrupt each other. */
 struct tw_nat_job {
 	struct tw_nat_pkt pkt;
-	struct tw_addr addr __attribute__((aligned(8))); /* the new address */
-	struct tw_nat_key rev __attribute__((aligned(8)));
+	struct tw_addr addr __attribute__((aligned(8)));      /* the new address */
+	struct tw_nat_key rev __attribute__((aligned(8)));    /* of a flow that is made, or looked at for its place */
+	struct tw_nat_key turned __attribute__((aligned(8))); /* of another half */
+	struct tw_nat_key ended __attribute__((aligned(8)));  /* of a flow that ends */
+	struct tw_nat_frag frag __attribute__((aligned(8)));
 	__u32 now;	 /* tw_nat_now() */
 	__u32 block;	 /* of ports: one that seems to have a free one */
 	__u32 unknown;	 /* and one of which that is not known */

@@ -83,7 +83,7 @@ TW_ASSERT_SIZE(struct tw_nat_if, 32 + TW_NAT_NETS * 48);
 
 /* Room in which the programs work on one packet; value of tw_nat_work, one for each CPU. Means nothing afterwards. */
 struct tw_nat_work {
-	__u64 words[48];
+	__u64 words[64];
 };
 
 /* A packet in fragments; key of tw_nat_frags. The value is the address that they all get. */

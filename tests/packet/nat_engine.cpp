@@ -353,3 +353,28 @@ TEST_CASE("nat: UDP that came straight to a pod is answered as it is, where it w
         CHECK(a.send(leaving(net.pod1, net.outside) + udp_of(53, 5000)));
     }
 }
+
+TEST_CASE("nat: 99.5 % of a large range are used towards one destination before the first flow is refused")
+{
+    constexpr Ports kLarge{1024, 29999};
+    constexpr unsigned kPorts = kLarge.last - kLarge.first + 1;
+    const NatNode a = nat_node([](tw_cfg& cfg) {
+        cfg.nat_keep = 0;
+        cfg.nat_max = 60000;
+    });
+    a.reset(kLarge);
+    const Net& net = nets()[0];
+    unsigned made = 0;
+    int verdict = kUnspec;
+    for (; made <= kPorts && verdict == kUnspec; ++made) {
+        const Ip& pod = made < 20000 ? net.pod1 : net.pod2;
+        const auto sport = static_cast<std::uint16_t>(1000 + made % 20000);
+        verdict =
+            a.dp->run_only(Program::to_wire, build(leaving(pod, net.outside) + udp_of(sport, 53)), a.wire).verdict;
+    }
+    --made; // the one that was refused
+    MESSAGE(made, " of ", kPorts, " ports");
+    CHECK(made * 1000 >= kPorts * 995);
+    CHECK(a.count("tw_nat_rev") == made);
+    CHECK(a.count("tw_nat_fwd") == made);
+}

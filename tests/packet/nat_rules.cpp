@@ -157,3 +157,43 @@ TEST_CASE("nat rules: switched off nothing is masqueraded, and replies are not l
         expect_untouched(a.to_wire(frame), frame, TW_R_NAT_NOT);
     }
 }
+
+TEST_CASE("nat rules: row 6 on the overlay device, the source becomes the overlay's address and the answer finds back")
+{
+    for (const tw_nat_rules rules : kBoth)
+        for (const Net& net : nets()) {
+            const NatNode a = with_rules(rules);
+            const Layers inner = udp();
+            const Layers frame = Layers{Eth{kVtepC, kVtepA, {}}, ip_layer(net.node_a, net.pod_c)} + inner;
+            // Directly routed, so what leaves is the packet itself.
+            const Outcome out = a.from_host(frame);
+            expect(out, kRedirect, TW_R_TO_DIRECT);
+            const Seen is = seen(out.out);
+            CHECK(is.src == (rules == TW_NAT_NFT ? net.node_a : overlay_address(net)));
+            if (rules == TW_NAT_NFT) continue;
+            expect_sums(out.out);
+            Udp back{.sport = is.dport, .dport = is.sport, .len = {}, .csum = {}};
+            const Outcome in =
+                a.from_wire(outer(net.node_b, net.node_a) +
+                            Layers{Eth{kVtepA, kVtepB, {}}, ip_layer(net.pod_b, overlay_address(net)), back});
+            expect(in, kRedirect, TW_R_TO_STACK); // of another pod: not the flow's
+            CHECK(seen(in.out).dst == overlay_address(net));
+            const Outcome answer = a.from_wire(arriving(net.pod_c, overlay_address(net)) + Layers{back});
+            expect(answer, kRedirect, TW_R_TO_STACK);
+            CHECK(seen(answer.out) == Seen{net.pod_c, net.node_a, 17, is.dport, 40000});
+            expect_sums(answer.out);
+        }
+}
+
+TEST_CASE("nat rules: row 2 and 3 on the overlay device, pods among themselves keep their addresses")
+{
+    for (const tw_nat_rules rules : kBoth)
+        for (const Net& net : nets()) {
+            const NatNode a = with_rules(rules);
+            for (const Ip& src : {net.pod1, overlay_address(net)}) {
+                const Outcome out = a.from_host(Layers{Eth{kVtepC, kVtepA, {}}, ip_layer(src, net.pod_c)} + udp());
+                expect(out, kRedirect, TW_R_TO_DIRECT);
+                CHECK(seen(out.out).src == src);
+            }
+        }
+}
