@@ -124,44 +124,58 @@ __noinline int tw_nat_ask(struct __sk_buff *skb, __u32 block)
 	return 0;
 }
 
-/* Looks at blocks in a row, from the `nth` one: job->block becomes the first that is remembered to have a port free,
- * else job->unknown one that is not remembered, or was full more than a second ago; TW_NAT_NO_PORT: none. */
-__noinline int tw_nat_scan(struct __sk_buff *skb, __u32 nth)
+/* Looks at blocks at random, or where they are few at all of them. Of two
+ * that are remembered to have ports free the one with more becomes job->block: so all fill alike, and the last free
+ * ports are in many blocks. One that is not remembered ends this and becomes job->unknown; else that is one that was
+ * full more than a second ago. TW_NAT_NO_PORT: none. */
+__noinline int tw_nat_scan(struct __sk_buff *skb, __u32 any)
 {
 	struct tw_nat_job *job = tw_nat_job();
 	struct tw_nat_range *range = bpf_map_lookup_elem(&tw_nat_range, TW_KEY(0));
-	__u32 blocks;
+	__u32 blocks, nth, spread, best = tw_forget(skb, 0);
 
-	if (!job || !range)
+	if (!job || !range || !range->blocks)
 		return -1;
 	blocks = range->blocks;
+	nth = any % blocks;
+	spread = tw_forget(skb, blocks > TW_NAT_PROBES);
 	job->block = job->unknown = TW_NAT_NO_PORT;
 #pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < TW_NAT_PROBES; i++) {
 		struct tw_nat_block *kept;
+		__u64 free;
 		__u32 block;
 
 		if (i >= blocks)
 			break;
 		if (nth >= blocks)
-			nth = 0;
+			nth -= blocks;
 		range = bpf_map_lookup_elem(&tw_nat_range, TW_KEY(nth & (TW_NAT_RANGES - 1)));
 		if (!range)
 			break;
-		nth = tw_forget(skb, nth + 1);
+		any = any * 1664525 + 1013904223;
+		nth = tw_forget(skb, spread ? (any >> 8) % blocks : nth + 1);
 		block = range->nth & (TW_NAT_RANGES - 1);
 		kept = bpf_map_lookup_elem(&tw_nat_ports, TW_KEY(tw_nat_block_index(&job->rev, block)));
 		if (!kept)
 			break;
-		if (tw_nat_block_is(kept, &job->rev, block * 64)) {
-			if (tw_nat_range_ports(block) & ~kept->used) {
-				job->block = block;
-				break;
-			}
-			if (kept->checked == job->now)
-				continue;
+		if (!tw_nat_block_is(kept, &job->rev, block * 64)) {
+			job->unknown = block;
+			break;
 		}
-		job->unknown = block;
+		free = tw_nat_range_ports(block) & ~kept->used;
+		if (free) {
+			__u32 count = tw_forget(skb, (__u32)__builtin_popcountll(free));
+			__u32 more = 0 - ((best - count) >> 31); /* no branch: a verifier would walk both ways */
+
+			job->block = (block & more) | (job->block & ~more);
+			if (best)
+				break;
+			best = count;
+			continue;
+		}
+		if (kept->checked != job->now)
+			job->unknown = block;
 	}
 	return 0;
 }
@@ -169,12 +183,11 @@ __noinline int tw_nat_scan(struct __sk_buff *skb, __u32 nth)
 /* A port that seems free towards the remote end of job->rev, or TW_NAT_NO_PORT. */
 static __always_inline __u32 tw_nat_search(struct __sk_buff *skb, struct tw_nat_job *job)
 {
-	struct tw_nat_range *range = bpf_map_lookup_elem(&tw_nat_range, TW_KEY(0));
 	__u32 any = bpf_get_prandom_u32(), block;
 	struct tw_nat_block *kept;
 	__u64 free;
 
-	if (!range || !range->blocks || tw_nat_scan(skb, any % range->blocks))
+	if (tw_nat_scan(skb, any))
 		return TW_NAT_NO_PORT;
 	block = job->block;
 	if (block == TW_NAT_NO_PORT) {
