@@ -154,7 +154,7 @@ static __always_inline void tw_nat_stamp(struct tw_nat_flow *half, __u8 state, _
  * none found. job->rev is written. */
 __noinline int tw_nat_place(struct __sk_buff *skb)
 {
-	__u32 at = tw_cfg.nat_max ? bpf_get_prandom_u32() % tw_cfg.nat_max : 0;
+	__u32 any = bpf_get_prandom_u32(), at = tw_cfg.nat_max ? any % tw_cfg.nat_max : 0;
 	struct tw_nat_job *job = tw_nat_job();
 
 	if (!job)
@@ -187,7 +187,10 @@ __noinline int tw_nat_place(struct __sk_buff *skb)
 				return (int)at;
 			}
 		}
-		at = tw_forget(skb, at + 1 < tw_cfg.nat_max ? at + 1 : 0);
+		/* At random: in a row, taken places would grow together. */
+		any = any * 1664525 + 1013904223;
+		at = tw_cfg.nat_max > TW_NAT_PLACES ? any % tw_cfg.nat_max : at + 1;
+		at = tw_forget(skb, at < tw_cfg.nat_max ? at : 0);
 	}
 	return -1;
 }
