@@ -165,14 +165,15 @@ TEST_CASE("drops: what happened, by reason and hook; --all and JSON show every r
     const auto put = [&](tw_reason reason, const tw_reason_count& a, const tw_reason_count& b) {
         ctl.maps.maps["tw_reasons"].entries.push_back({bytes_of(std::uint32_t{reason}), slots(a, b)});
     };
-    put(TW_R_TO_VXLAN, {5, 0, 0, 1, 0}, {2, 0, 0, 0, 0});
-    put(TW_R_SPOOF_POD, {0, 0, 3, 0, 0}, {0, 0, 0, 0, 1});
+    put(TW_R_TO_VXLAN, {5, 0, 0, 1, 0, 0}, {2, 0, 0, 0, 0, 0});
+    put(TW_R_SPOOF_POD, {0, 0, 3, 0, 0, 0}, {0, 0, 0, 0, 1, 0});
     CHECK(ctl.run({"drops"}) == 0);
-    CHECK(ctl.out == "REASON     CLASS  PACKETS  FROM-POD  TO-POD  FROM-WIRE  FROM-HOST  FROM-OVERLAY  MEANING\n"
-                     "to_vxlan   fast         8         7       0          0          1             0  encapsulated to "
-                     "another node\n"
-                     "spoof_pod  drop         4         0       0          3          0             1  inner source is "
-                     "not in the sending node's pod CIDR\n");
+    CHECK(ctl.out ==
+          "REASON     CLASS  PACKETS  FROM-POD  TO-POD  FROM-WIRE  FROM-HOST  FROM-OVERLAY  TO-WIRE  MEANING\n"
+          "to_vxlan   fast         8         7       0          0          1             0        0  encapsulated to "
+          "another node\n"
+          "spoof_pod  drop         4         0       0          3          0             1        0  inner source is "
+          "not in the sending node's pod CIDR\n");
     CHECK(ctl.run({"drops", "--all", "--no-headers"}) == 0);
     CHECK(std::count(ctl.out.begin(), ctl.out.end(), '\n') == TW_R__MAX);
     CHECK(ctl.run({"drops", "--output=json"}) == 0);
@@ -181,7 +182,8 @@ TEST_CASE("drops: what happened, by reason and hook; --all and JSON show every r
     CHECK(spoof["reason"] == "spoof_pod");
     CHECK(spoof["class"] == "drop");
     CHECK(spoof["packets"] == 4);
-    CHECK(spoof["hooks"] == Json::parse(R"({"from_pod":0,"to_pod":0,"from_wire":3,"from_host":0,"from_overlay":1})"));
+    CHECK(spoof["hooks"] ==
+          Json::parse(R"({"from_pod":0,"to_pod":0,"from_wire":3,"from_host":0,"from_overlay":1,"to_wire":0})"));
 }
 
 TEST_CASE("maps: type, entries, capacity, memory and what it is for")
