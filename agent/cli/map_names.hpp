@@ -29,6 +29,15 @@ inline constexpr std::array kMapTexts = {
     MapText{"tw_reasons", "packets by reason and hook"},
     MapText{"tw_peer_stats", "packets and bytes of each peer"},
     MapText{"tw_owned", "interfaces to which we added a qdisc"},
+    MapText{"tw_nat_fwd", "masqueraded flow, by its packets"},
+    MapText{"tw_nat_rev", "masqueraded flow, by its replies"},
+    MapText{"tw_nat_slots", "places for masqueraded flows"},
+    MapText{"tw_nat_ports", "remote end -> ports in use towards it"},
+    MapText{"tw_nat_range", "ports that masquerade may use"},
+    MapText{"tw_nat_ifs", "interface that leads out -> its addresses"},
+    MapText{"tw_nat_except", "destinations that are not masqueraded"},
+    MapText{"tw_nat_work", "room that the programs work in, each CPU"},
+    MapText{"tw_nat_frags", "packet in fragments -> the address it gets"},
     MapText{"tw_events", "events for the agent; capacity in bytes"},
 };
 
