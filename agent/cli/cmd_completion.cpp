@@ -18,6 +18,14 @@ std::string option_words(const CLI::App& app)
     return words;
 }
 
+/// What may stand in the place of the first argument.
+std::string argument_words(std::string_view subcommand)
+{
+    if (subcommand == "nat") return "list stats trace ";
+    if (subcommand == "migrate") return "status ";
+    return subcommand == "completion" ? "bash " : "";
+}
+
 } // namespace
 
 Exit cmd_completion(const Env& env)
@@ -28,7 +36,8 @@ Exit cmd_completion(const Env& env)
     std::string cases;
     for (const auto* sub : env.app.get_subcommands([](CLI::App*) { return true; })) {
         names += sub->get_name() + " ";
-        cases += "        " + sub->get_name() + ") words+=\" " + option_words(*sub) + "\" ;;\n";
+        cases += "        " + sub->get_name() + ") words+=\" " + argument_words(sub->get_name()) + option_words(*sub) +
+                 "\" ;;\n";
     }
     env.out << "# bash completion for twillctl: source <(twillctl completion bash)\n"
                "_twillctl()\n"

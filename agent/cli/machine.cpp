@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <net/if.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,6 +14,7 @@
 #include <utility>
 
 #include "agent/cli/subcommand.hpp"
+#include "agent/nl/route.hpp"
 #include "twill/fd.hpp"
 
 namespace twill::cli {
@@ -88,6 +90,31 @@ Result<std::string> output(const std::vector<std::string>& command)
     return read_output(std::move(from), child, command.front());
 }
 
+/// The clock that the programs read (bpf_ktime_get_ns).
+std::uint32_t monotonic_seconds()
+{
+    timespec now{};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return static_cast<std::uint32_t>(now.tv_sec);
+}
+
+/// What is not ours comes in by the interface that leads back to it.
+Result<std::optional<WayOut>> way_out(const Ip& src, const Ip& dst)
+{
+    TWILL_TRY_AS(socket, nl::Socket::open());
+    TWILL_TRY_AS(back, nl::lookup(socket, src));
+    std::optional<nl::RouteLookup> found;
+    if (back && back->type != nl::kRouteLocal) {
+        TWILL_TRY_AS(forwarded, nl::lookup_forwarded(socket, dst, src, back->ifindex));
+        found = forwarded;
+    } else {
+        TWILL_TRY_AS(sent, nl::lookup(socket, dst));
+        found = sent;
+    }
+    if (!found) return std::optional<WayOut>{};
+    return std::optional(WayOut{static_cast<std::uint32_t>(found->ifindex.value), found->type == nl::kRouteLocal});
+}
+
 std::vector<std::string> list_dir(const std::string& dir)
 {
     std::error_code failed;
@@ -105,6 +132,9 @@ Machine real_machine()
     return {[](const std::string& root) { return std::make_unique<PinnedMaps>(root); },
             [](const std::string& socket) { return unix_api(socket); },
             interface_name,
+            [](const std::string& name) { return static_cast<std::uint32_t>(if_nametoindex(name.c_str())); },
+            monotonic_seconds,
+            way_out,
             confirm,
             exec,
             list_dir,

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "maps/abi/cfg.h"
 #include "twill/fd.hpp"
 #include "twill/result.hpp"
 
@@ -44,6 +45,8 @@ public:
     virtual Result<MapInfo> info(const std::string& map) = 0;
     /// Every entry once, while others may write: what comes or goes meanwhile may be in or not.
     virtual Result<std::vector<Entry>> entries(const std::string& map) = 0;
+    /// What the programs that use these maps were loaded with. ENOENT: there are none; EPROTO: of another version.
+    virtual Result<tw_cfg> config() = 0;
     /// nullopt: no such key.
     virtual Result<std::optional<Bytes>> lookup(const std::string& map, const Bytes& key) = 0;
 };
@@ -56,6 +59,7 @@ public:
     Result<MapInfo> info(const std::string& map) override;
     Result<std::vector<Entry>> entries(const std::string& map) override;
     Result<std::optional<Bytes>> lookup(const std::string& map, const Bytes& key) override;
+    Result<tw_cfg> config() override;
 
 private:
     Result<Fd> open(const std::string& map) const;

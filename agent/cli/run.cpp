@@ -31,6 +31,24 @@ void migrate_options(CLI::App& app, Options& options)
     app.add_option("action", options.migrate, "status")->check(CLI::IsMember({"status"}))->required();
 }
 
+void nat_options(CLI::App& app, Options& options)
+{
+    auto& nat = options.nat;
+    app.add_option("action", nat.action, "list, stats or trace")
+        ->check(CLI::IsMember({"list", "stats", "trace"}))
+        ->required();
+    app.add_option("src", nat.src, "trace: address[:port] of the sender");
+    app.add_option("dst", nat.dst, "trace: address[:port] of the remote end");
+    app.add_option("--pod", nat.pod, "list: only of this sender: address, prefix or address:port");
+    app.add_option("--remote", nat.remote, "list: only to this remote end: address, prefix or address:port");
+    app.add_option("--state", nat.state, "list: only in this state, as the table shows it");
+    app.add_flag("--all", options.all, "list: flows that are over, too");
+    app.add_option("--proto", nat.proto, "list: only of this protocol; trace: the packet's (default tcp)");
+    app.add_option("--top", nat.top, "stats: how many remote ends to show (default 10)");
+    app.add_option("--interface", nat.interface, "trace: by which it leaves (default: asks the kernel's routes)");
+    app.add_option("--mark", nat.mark, "trace: the packet's mark, such as 0x4000");
+}
+
 void completion_options(CLI::App& app, Options& options)
 {
     app.add_option("shell", options.shell, "bash")->capture_default_str();
@@ -57,6 +75,12 @@ constexpr std::array kSubcommands = {
                "twillctl migrate status\n"
                "twillctl migrate status -o json | jq '.checks[]|select(.verdict==\"stop\")'",
                migrate_options, cmd_migrate},
+    Subcommand{"nat", "masqueraded flows, how full their table is, and what would become of a packet",
+               "twillctl nat list                                   flows that live\n"
+               "twillctl nat list --remote 198.51.100.7:443 -o json  those to one remote end\n"
+               "twillctl nat stats                                  fill, refusals, ports, top remote ends\n"
+               "twillctl nat trace 10.42.1.5 198.51.100.7:443       which rule is for it, and which address it gets",
+               nat_options, cmd_nat},
     Subcommand{"detach", "take the data plane of this node away",
                "twillctl detach --dry-run    list what would go\n"
                "twillctl detach              asks first\n"

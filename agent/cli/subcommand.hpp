@@ -18,6 +18,7 @@
 #include "agent/cli/api_client.hpp"
 #include "agent/cli/map_reader.hpp"
 #include "agent/cli/table.hpp"
+#include "twill/ip.hpp"
 #include "twill/result.hpp"
 
 namespace CLI {
@@ -37,20 +38,38 @@ struct Options {
     std::string bpf_root = "/sys/fs/bpf/twill";
     std::string output = "table";
     bool no_headers = false;
-    bool all = false;                    ///< drops --all
+    bool all = false;                    ///< drops --all, nat list --all
     bool yes = false;                    ///< detach --yes
     bool dry_run = false;                ///< detach --dry-run
     std::string overlay_name = "twill0"; ///< detach --overlay-name
     std::string shell = "bash";          ///< completion SHELL
     std::string migrate = "status";      ///< migrate ACTION
+    struct Nat {
+        std::string action;                    ///< nat ACTION
+        std::string src, dst;                  ///< nat trace SRC DST
+        std::string pod, remote, proto, state; ///< nat list --pod ..., and --proto of trace
+        std::string interface;                 ///< nat trace --interface
+        std::string mark;                      ///< nat trace --mark
+        std::string top;                       ///< nat stats --top
+    } nat;
     bool wants_json() const { return output == "json"; }
+};
+
+/// By which interface a packet leaves; `is_local`: it does not, its destination is this node itself.
+struct WayOut {
+    std::uint32_t ifindex = 0;
+    bool is_local = false;
 };
 
 /// The world outside of twillctl; tests have their own.
 struct Machine {
     std::function<std::unique_ptr<MapReader>(const std::string& bpf_root)> maps;
     std::function<Api(const std::string& socket_path)> api;
-    std::function<std::string(std::uint32_t ifindex)> interface_name;         ///< empty: no such interface
+    std::function<std::string(std::uint32_t ifindex)> interface_name;      ///< empty: no such interface
+    std::function<std::uint32_t(const std::string& name)> interface_index; ///< 0: no such interface
+    std::function<std::uint32_t()> now;                                    ///< CLOCK_MONOTONIC, seconds
+    /// How the kernel would forward a packet from `src`, or send it if that is its own. nullopt: it would not.
+    std::function<Result<std::optional<WayOut>>(const Ip& src, const Ip& dst)> way_out;
     std::function<std::optional<bool>(const std::string& question)> confirm;  ///< nullopt: nobody to ask
     std::function<int(const std::vector<std::string>& command)> exec;         ///< does not return, or a positive errno
     std::function<std::vector<std::string>(const std::string& dir)> list_dir; ///< names, sorted; empty if absent
@@ -87,6 +106,7 @@ Exit cmd_endpoints(const Env& env);
 Exit cmd_drops(const Env& env);
 Exit cmd_maps(const Env& env);
 Exit cmd_migrate(const Env& env);
+Exit cmd_nat(const Env& env);
 Exit cmd_detach(const Env& env);
 Exit cmd_version(const Env& env);
 Exit cmd_completion(const Env& env);

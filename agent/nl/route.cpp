@@ -232,14 +232,20 @@ Result<> del_route(Socket& socket, const Route& route)
     return done;
 }
 
-Result<std::optional<RouteLookup>> lookup(Socket& socket, const Ip& to)
+namespace {
+
+/// Asks with what `add` puts into the question besides the destination.
+Result<std::optional<RouteLookup>> look_up(Socket& socket, const Ip& to, std::uint8_t src_len,
+                                           const std::function<void(Message&)>& add)
 {
     rtmsg header{};
     header.rtm_family = family_number(to.family());
     header.rtm_dst_len = static_cast<std::uint8_t>(to.network_size() * 8);
+    header.rtm_src_len = src_len;
     Message message{RTM_GETROUTE, 0};
     message.header(header);
     message.ip(RTA_DST, to);
+    add(message);
     std::optional<RouteLookup> found;
     auto asked = socket.ask(message, "route to " + to.to_string(), [&](const nlmsghdr* reply) -> Result<> {
         TWILL_TRY_AS(parsed, parse_lookup(reply));
@@ -248,6 +254,21 @@ Result<std::optional<RouteLookup>> lookup(Socket& socket, const Ip& to)
     });
     if (!asked && !is_unreachable(asked.error().code)) return asked.error();
     return found;
+}
+
+} // namespace
+
+Result<std::optional<RouteLookup>> lookup(Socket& socket, const Ip& to)
+{
+    return look_up(socket, to, 0, [](Message&) {});
+}
+
+Result<std::optional<RouteLookup>> lookup_forwarded(Socket& socket, const Ip& to, const Ip& from, IfIndex in)
+{
+    return look_up(socket, to, static_cast<std::uint8_t>(from.network_size() * 8), [&](Message& message) {
+        message.ip(RTA_SRC, from);
+        message.u32(RTA_IIF, static_cast<std::uint32_t>(in.value));
+    });
 }
 
 } // namespace twill::nl

@@ -31,5 +31,7 @@ Result<> del_route(Socket& socket, const Route& route);
 /// How the kernel would send to `to` now, policy rules included. nullopt when it would not: no route, or an
 /// unreachable, prohibit or blackhole one.
 Result<std::optional<RouteLookup>> lookup(Socket& socket, const Ip& to);
+/// The same for a packet from `from` that came in by `in`.
+Result<std::optional<RouteLookup>> lookup_forwarded(Socket& socket, const Ip& to, const Ip& from, IfIndex in);
 
 } // namespace twill::nl

@@ -19,6 +19,7 @@ public:
         std::vector<Entry> entries;
     };
     std::map<std::string, Map> maps;
+    std::optional<tw_cfg> cfg;
 
     template <typename K, typename V>
     void put(const std::string& map, const K& key, const V& value)
@@ -52,6 +53,12 @@ public:
         return std::optional<Bytes>{};
     }
 
+    Result<tw_cfg> config() override
+    {
+        if (!cfg) return absent("a program");
+        return *cfg;
+    }
+
 private:
     static Error absent(const std::string& map) { return {ENOENT, "no twill data plane: " + map + " does not exist"}; }
 };
@@ -63,6 +70,8 @@ struct Ctl {
         return Error{ECONNREFUSED, "socket /s: Connection refused"};
     };
     std::optional<bool> answer; ///< what the person at the terminal says; nullopt: there is none
+    std::uint32_t now = 1000;
+    std::optional<WayOut> way_out = WayOut{2, false};
     std::string asked;
     std::vector<std::string> executed;
     std::string printed; ///< by what is executed; empty: it is not there
@@ -79,6 +88,7 @@ struct Ctl {
             root = bpf_root;
             auto copy = std::make_unique<FakeMaps>();
             copy->maps = maps.maps;
+            copy->cfg = maps.cfg;
             return copy;
         };
         machine.api = [this](const std::string& path) {
@@ -86,6 +96,9 @@ struct Ctl {
             return api;
         };
         machine.interface_name = [](std::uint32_t ifindex) { return ifindex == 2 ? "eth0" : ""; };
+        machine.interface_index = [](const std::string& name) { return name == "eth0" ? 2U : 0U; };
+        machine.now = [this] { return now; };
+        machine.way_out = [this](const Ip&, const Ip&) -> Result<std::optional<WayOut>> { return way_out; };
         machine.confirm = [this](const std::string& question) {
             asked = question;
             return answer;
