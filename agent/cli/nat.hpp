@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "agent/cli/subcommand.hpp"
-#include "maps/nat_flows.hpp"
+#include "maps/nat_view.hpp"
 
 namespace twill::cli {
 

@@ -7,7 +7,7 @@
 #include "agent/cli/nat_rule.hpp"
 #include "maps/abi/reasons.h"
 #include "maps/codec.hpp"
-#include "maps/nat_flows.hpp"
+#include "maps/nat_view.hpp"
 #include "tests/unit/cli/fake_machine.hpp"
 
 using namespace twill;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "maps/nat_flows.hpp"
+#include "maps/nat_view.hpp"
 
 #include <algorithm>
 #include <bit>
