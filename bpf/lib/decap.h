@@ -214,7 +214,7 @@ static __always_inline int tw_receive(struct __sk_buff *skb, struct tw_pkt *pkt,
 	}
 	if (endpoint)
 		return tw_into_pod(skb, pkt->v6, &slot->endpoint);
-	if (tw_cfg.nat && tw_is_own_host(&pkt->dst)) {
+	if (tw_cfg.nat && (tw_is_own_host(&pkt->dst) || tw_is_own_node(&pkt->dst))) {
 		ret = tw_nat_arrive(skb, 0);
 		if (ret < 0)
 			return ret;

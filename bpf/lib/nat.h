@@ -102,12 +102,13 @@ static __always_inline int tw_nat_apply(struct __sk_buff *skb, struct tw_nat_job
 	return dst ? TW_STACK(NAT_IN) : TW_STACK(NAT_OUT);
 }
 
-/* May the packet begin a flow? Of TCP only a bare SYN: anything else belongs to a connection that began without us. */
+/* May the packet begin a flow? Of TCP only a bare SYN, of SCTP an INIT: anything else belongs to a connection that
+ * began without us. */
 static __always_inline int tw_nat_begins(const struct tw_nat_pkt *pkt)
 {
 	if (pkt->quoted.l4_off || pkt->event == TW_NAT_EV_ANSWER)
 		return 0;
-	return pkt->key.proto != IPPROTO_TCP || pkt->event == TW_NAT_EV_SYN;
+	return pkt->event == (pkt->key.proto == IPPROTO_TCP ? TW_NAT_EV_SYN : TW_NAT_EV_DATA);
 }
 
 /* Of what is not to be masqueraded, the host's own packets may still need it: when a masqueraded flow has their port
@@ -130,6 +131,17 @@ static __always_inline int tw_nat_clashes(struct tw_nat_job *job, __u32 *wish)
 	return has && tw_nat_is_alive(has, job->now);
 }
 
+/* Is the packet a reply that tw_from_wire has given its old destination, on its way on to there? */
+static __always_inline int tw_nat_is_reply(struct tw_nat_job *job)
+{
+	const struct tw_nat_key *key = &job->pkt.key;
+	const struct tw_nat_flow *half;
+
+	tw_nat_key_set(&job->turned, &key->dst, &key->src, key->dport | (__u32)key->sport << 16, key->proto);
+	half = bpf_map_lookup_elem(&tw_nat_fwd, &job->turned);
+	return half && !half->plain && tw_nat_is_alive(half, job->now);
+}
+
 /* Could a port of ours be this one? */
 static __always_inline int tw_nat_in_range(__u32 port)
 {
@@ -149,7 +161,7 @@ static __always_inline int tw_nat_begin(struct __sk_buff *skb, struct tw_nat_job
 		if (!tw_nat_clashes(job, &wish))
 			return TW_STACK(NAT_NOT);
 	} else {
-		if (tw_nat_is_except(&pkt->key.dst))
+		if (tw_nat_is_except(&pkt->key.dst) || tw_nat_is_reply(job))
 			return TW_STACK(NAT_NOT);
 		/* A reply to who came straight to the pod. */
 		if (tw_cfg.ct_lookup && (pkt->key.proto == IPPROTO_TCP || pkt->key.proto == IPPROTO_UDP) &&
@@ -204,17 +216,27 @@ __noinline int tw_nat_leave(struct __sk_buff *skb, __u32 overlay)
 	return tw_nat_begins(pkt) ? tw_nat_begin(skb, job, rule) : TW_STACK(NAT_NOT);
 }
 
-/* What comes from outside straight to a pod of ours, where conntrack cannot tell: so that its replies go as they are.
- */
+/* Do packets of the protocol say themselves whether they may begin a flow? */
+static __always_inline int tw_nat_tells(__u64 proto, __u64 v6)
+{
+	return proto == IPPROTO_TCP || proto == TW_SCTP || tw_nat_is_icmp(proto, v6);
+}
+
+/* What comes from outside straight to a pod, where conntrack cannot tell: so that its replies go as they are. Of TCP,
+ * SCTP and ICMP the packets themselves tell; of protocols without ports conntrack is never asked. With iptables' rules
+ * what leads to other nodes' pods is masqueraded. */
 static __always_inline void tw_nat_note(struct __sk_buff *skb, struct tw_nat_job *job)
 {
 	const struct tw_nat_key *key = &job->pkt.key;
-	__u32 until = job->now + tw_nat_timeout(TW_NAT_UDP_BOTH);
+	__u64 state = key->proto == IPPROTO_UDP ? TW_NAT_UDP_BOTH : TW_NAT_OTHER;
+	__u32 until = job->now + tw_nat_timeout((__u32)state);
 	struct tw_nat_flow *half;
 	int at;
 
-	if (key->proto != IPPROTO_UDP || job->pkt.quoted.l4_off || !tw_in_own_pods(&key->dst) ||
-	    tw_in_cluster(&key->src))
+	if (key->proto == IPPROTO_UDP ? !tw_cfg.nat_notes : tw_nat_tells(key->proto, job->pkt.v6))
+		return;
+	if (job->pkt.quoted.l4_off || tw_in_cluster(&key->src) ||
+	    !(tw_cfg.nat == TW_NAT_NFT ? tw_in_cluster(&key->dst) : tw_in_own_pods(&key->dst)))
 		return;
 	tw_nat_key_set(&job->turned, &key->dst, &key->src, key->dport | (__u32)key->sport << 16, key->proto);
 	half = bpf_map_lookup_elem(&tw_nat_fwd, &job->turned);
@@ -227,7 +249,7 @@ static __always_inline void tw_nat_note(struct __sk_buff *skb, struct tw_nat_job
 	if (at < 0)
 		return;
 	job->half[0] = job->half[1] = 0;
-	job->half[2] = TW_NAT_UDP_BOTH << 16 | 1 << 24 | (__u64)until << 32;
+	job->half[2] = state << 16 | 1 << 24 | (__u64)until << 32;
 	job->half[3] = (__u32)at;
 	if (!bpf_map_update_elem(&tw_nat_fwd, &job->turned, job->half, BPF_ANY))
 		tw_nat_settle(at, &job->turned, 1);
@@ -260,8 +282,7 @@ static __always_inline int tw_nat_arrive(struct __sk_buff *skb, int ret)
 	job->now = now = tw_nat_now();
 	half = bpf_map_lookup_elem(&tw_nat_rev, &pkt->key);
 	if (!half || !tw_nat_is_alive(half, now) || (!pkt->quoted.l4_off && !tw_nat_touch(skb, job, half, 1))) {
-		if (tw_cfg.nat_notes)
-			tw_nat_note(skb, job);
+		tw_nat_note(skb, job);
 		return ret;
 	}
 	tw_nat_addr_copy(&job->addr, &half->addr);

@@ -8,6 +8,7 @@
 
 enum {
 	TW_SCTP = 132,		     /* IPPROTO_SCTP is no macro in linux/in.h, nor is this one's neighbour */
+	TW_SCTP_INIT = 1,	     /* RFC 9260 3.3.2 */
 	TW_NAT_EXTENSIONS = 4,	     /* IPv6 extension headers that we look behind */
 	TW_NAT_ICMP6_REDIRECT = 137, /* RFC 4861 */
 };
@@ -63,9 +64,9 @@ enum tw_nat_event {
 	TW_NAT_EV_FIN = 2,
 	TW_NAT_EV_ACK = 3,
 	TW_NAT_EV_RST = 4,
-	TW_NAT_EV_NOTHING = 5, /* TCP without any of these */
-	TW_NAT_EV_DATA = 6,    /* not TCP */
-	TW_NAT_EV_ANSWER = 7,  /* ICMP echo reply */
+	TW_NAT_EV_NOTHING = 5, /* TCP without any of these, SCTP that is no INIT */
+	TW_NAT_EV_DATA = 6,    /* of other protocols, and INIT */
+	TW_NAT_EV_ANSWER = 7,  /* ICMP echo reply, or another answer */
 };
 
 static __always_inline int tw_nat_read_v4(struct __sk_buff *skb, __u32 off, struct tw_nat_l3 *l3)
@@ -163,13 +164,29 @@ static __always_inline int tw_nat_is_error(__u32 type, __u64 v6)
 	return type == ICMP_DEST_UNREACH || type == ICMP_TIME_EXCEEDED || type == ICMP_PARAMETERPROB;
 }
 
+/* What ICMP asks and answers under an identifier: echo, timestamp, information and address mask of IPv4 (RFC 792, 950),
+ * one bit a type; an answer's type is its question's and one, but for echo, whose other "port" is 0. */
+#define TW_NAT_ICMP_ASKS    (1U << 8 | 1U << 13 | 1U << 15 | 1U << 17)
+#define TW_NAT_ICMP_ANSWERS (1U << 0 | 1U << 14 | 1U << 16 | 1U << 18)
+
+/* 1: a question, 2: an answer, 0: neither. */
+static __always_inline int tw_nat_icmp_role(__u32 type, __u64 v6)
+{
+	__u32 bit = type < 32 ? 1U << type : 0;
+
+	if (v6)
+		return type == ICMPV6_ECHO_REQUEST ? 1 : (type == ICMPV6_ECHO_REPLY) << 1;
+	return bit & TW_NAT_ICMP_ASKS ? 1 : ((bit & TW_NAT_ICMP_ANSWERS) != 0) << 1;
+}
+
 /* Ports of the packet whose network layer is `l3`, and what it does. -1: none that we can tell; 1: it is an ICMP
  * error. */
 static __always_inline int tw_nat_read_l4(struct __sk_buff *skb, const struct tw_nat_l3 *l3, __u64 v6, __u32 *ports,
 					  __u64 *event)
 {
 	__u64 head = 0;
-	__u32 type;
+	__u32 type, id;
+	int role;
 
 	*ports = 0;
 	*event = TW_NAT_EV_DATA;
@@ -177,9 +194,14 @@ static __always_inline int tw_nat_read_l4(struct __sk_buff *skb, const struct tw
 		if (bpf_skb_load_bytes(skb, (__u32)l3->l4_off, &head, 4))
 			return -1;
 		*ports = tw_nat_ports_of((__be32)head);
-		if (l3->proto != IPPROTO_TCP)
+		if (l3->proto == IPPROTO_UDP)
 			return 0;
 		*event = TW_NAT_EV_NOTHING; /* of a packet that is quoted there may be no more */
+		if (l3->proto == TW_SCTP) {
+			if (!bpf_skb_load_bytes(skb, (__u32)l3->l4_off + 12, &head, 1) && (head & 0xff) == TW_SCTP_INIT)
+				*event = TW_NAT_EV_DATA;
+			return 0;
+		}
 		if (!bpf_skb_load_bytes(skb, (__u32)l3->l4_off + 12, &head, 2)) /* RFC 9293 3.1 */
 			*event = tw_nat_tcp_event((__u32)head >> 8 & 0xff);
 		return 0;
@@ -189,16 +211,17 @@ static __always_inline int tw_nat_read_l4(struct __sk_buff *skb, const struct tw
 	if (bpf_skb_load_bytes(skb, (__u32)l3->l4_off, &head, 8))
 		return -1;
 	type = (__u32)head & 0xff;
-	if (type == (v6 ? ICMPV6_ECHO_REQUEST : ICMP_ECHO)) {
-		*ports = bpf_ntohs((__u16)(head >> 32));
-		return 0;
-	}
-	if (type == (v6 ? ICMPV6_ECHO_REPLY : ICMP_ECHOREPLY)) {
-		*ports = (__u32)bpf_ntohs((__u16)(head >> 32)) << 16;
+	role = tw_nat_icmp_role(type, v6);
+	if (!role)
+		return tw_nat_is_error(type, v6) ? 1 : -1;
+	id = bpf_ntohs((__u16)(head >> 32));
+	if (role == 2) {
 		*event = TW_NAT_EV_ANSWER;
-		return 0;
+		*ports = id << 16 | (!v6 && type ? type - 1 : 0);
+	} else {
+		*ports = id | (!v6 && type != ICMP_ECHO ? type : 0) << 16;
 	}
-	return tw_nat_is_error(type, v6) ? 1 : -1;
+	return 0;
 }
 
 static __always_inline void tw_nat_key_set(struct tw_nat_key *key, const struct tw_addr *src, const struct tw_addr *dst,

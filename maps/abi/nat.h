@@ -13,7 +13,8 @@ enum tw_nat_rules {
 
 /* One direction of a flow as a packet shows it; key of tw_nat_fwd (as the packet comes from its sender) and of
  * tw_nat_rev (the reply as it comes from outside). Ports in host order. ICMP echo has its identifier in the place of
- * the port of the side that asks, and 0 in the other; protocols without ports have 0. */
+ * the port of the side that asks, and 0 in the other (of IPv4's other questions their type); protocols without ports
+ * have 0. */
 struct tw_nat_key {
 	struct tw_addr src;
 	struct tw_addr dst;

@@ -46,16 +46,18 @@ Result<> bind_to(const Fd& fd, int ifindex, int protocol)
 
 } // namespace
 
-Result<Port> Port::open(const std::string& interface)
+Result<Port> Port::open(const std::string& interface, bool headers)
 {
     const int ifindex = static_cast<int>(::if_nametoindex(interface.c_str()));
     if (ifindex == 0) return failed("interface " + interface);
     Port port;
+    port.headers_ = headers;
     // Protocol 0: nothing is queued before the interface is set.
     port.in_.reset(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     port.out_.reset(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0));
     if (!port.in_ || !port.out_) return failed("packet socket");
     TWILL_TRY(set(port.in_, SOL_PACKET, PACKET_IGNORE_OUTGOING, 1, "PACKET_IGNORE_OUTGOING"));
+    if (headers) TWILL_TRY(set(port.in_, SOL_PACKET, PACKET_VNET_HDR, 1, "PACKET_VNET_HDR"));
     TWILL_TRY(set(port.in_, SOL_SOCKET, SO_RCVBUFFORCE, kBufferBytes, "SO_RCVBUFFORCE"));
     TWILL_TRY(set(port.out_, SOL_SOCKET, SO_SNDBUFFORCE, kBufferBytes, "SO_SNDBUFFORCE"));
     TWILL_TRY(set(port.out_, SOL_PACKET, PACKET_VNET_HDR, 1, "PACKET_VNET_HDR"));
@@ -72,12 +74,14 @@ int Port::send(const Bytes& frame, const std::optional<Offload>& offload)
     return ::writev(out_.get(), parts.data(), parts.size()) < 0 ? errno : 0;
 }
 
-std::optional<Bytes> Port::receive()
+std::optional<Bytes> Port::receive(Offload* offload)
 {
     static std::array<std::uint8_t, 1 << 17> buffer;
     const ssize_t got = ::recv(in_.get(), buffer.data(), buffer.size(), MSG_DONTWAIT);
     if (got < 0) return std::nullopt;
-    return Bytes(buffer.begin(), buffer.begin() + got);
+    const ssize_t head = headers_ ? static_cast<ssize_t>(sizeof(Offload)) : 0;
+    if (offload != nullptr && headers_) std::memcpy(offload, buffer.data(), sizeof(Offload));
+    return Bytes(buffer.begin() + head, buffer.begin() + got);
 }
 
 unsigned Port::lost()

@@ -26,18 +26,20 @@ inline constexpr std::uint8_t kNeedsCsum = 1, kGsoTcp4 = 1, kGsoTcp6 = 4, kGsoUd
 /// One interface of the bench: writes frames as a pod or a wire would, reads what arrives.
 class Port {
 public:
-    static Result<Port> open(const std::string& interface);
+    /// `headers`: what arrives tells what is left to be done with it.
+    static Result<Port> open(const std::string& interface, bool headers = false);
 
     /// 0, or the errno of a frame that cannot be sent at all (too long, not an offload that the kernel takes).
     int send(const Bytes& frame, const std::optional<Offload>& offload = {});
-    /// The next frame that has arrived; nullopt: none there now.
-    std::optional<Bytes> receive();
+    /// The next frame that has arrived; nullopt: none there now. `offload`: what is left to be done with it.
+    std::optional<Bytes> receive(Offload* offload = nullptr);
     /// Frames that the kernel had to throw away since the last call: no room in the socket.
     unsigned lost();
     int fd() const { return in_.get(); }
 
 private:
     Fd in_, out_;
+    bool headers_ = false;
 };
 
 } // namespace twill::interop

@@ -318,7 +318,7 @@ TEST_CASE("nat: the host's ping keeps its identifier, and a pod's does not take 
 TEST_CASE("nat: SCTP keeps its ports, other protocols have none, and neither can be shared")
 {
     const NatNode a = nat_node();
-    const Payload sctp{.bytes = {0x13, 0x89, 0x0b, 0x80, 0, 0, 0, 0, 1, 2, 3, 4}}; // 5001 -> 2944
+    const Payload sctp{.bytes = {0x13, 0x89, 0x0b, 0x80, 0, 0, 0, 0, 1, 2, 3, 4, 1, 0, 0, 4}}; // 5001 -> 2944, INIT
     for (const Net& net : nets())
         for (const std::uint8_t proto : U8s{IPPROTO_SCTP, 47}) {
             a.reset();
@@ -337,6 +337,70 @@ TEST_CASE("nat: SCTP keeps its ports, other protocols have none, and neither can
             expect(a.to_wire(frame(leaving(net.pod2, net.outside))), kShot, TW_R_NAT_PORTS);
             CHECK(a.send(frame(leaving(net.pod2, net.node_b))));
         }
+}
+
+TEST_CASE("nat: SCTP that is no INIT makes no flow")
+{
+    const NatNode a = nat_node();
+    for (const Net& net : nets())
+        for (const std::uint8_t chunk : U8s{0, 2, 6, 10, 11}) {
+            Layers frame = leaving(net.pod1, net.outside) +
+                           Layers{Payload{.bytes = {0x13, 0x89, 0x0b, 0x80, 0, 0, 0, 0, 1, 2, 3, 4, chunk, 0, 0, 4}}};
+            for (Layer& layer : frame) {
+                if (auto* v4 = std::get_if<Ip4>(&layer)) v4->proto = IPPROTO_SCTP;
+                if (auto* v6 = std::get_if<Ip6>(&layer)) v6->next = IPPROTO_SCTP;
+            }
+            expect_untouched(a.to_wire(frame), frame, TW_R_NAT_NOT);
+        }
+}
+
+TEST_CASE("nat: a protocol without ports that came straight to a pod is answered as it is")
+{
+    const NatNode a = nat_node();
+    for (const Net& net : nets()) {
+        a.reset();
+        const auto gre = [](Layers frame) {
+            for (Layer& layer : frame) {
+                if (auto* v4 = std::get_if<Ip4>(&layer)) v4->proto = 47;
+                if (auto* v6 = std::get_if<Ip6>(&layer)) v6->next = 47;
+            }
+            return frame + Layers{Payload::of(12)};
+        };
+        const Layers in = gre(arriving(net.outside, net.pod1)), answer = gre(leaving(net.pod1, net.outside));
+        expect_untouched(a.from_wire(in), in, TW_R_NOT_OURS);
+        expect_untouched(a.to_wire(answer), answer, TW_R_NAT_NOT);
+        a.pass(601);
+        CHECK(a.send(answer));
+    }
+}
+
+TEST_CASE("nat: a reply on its way on, out of another interface, is not masqueraded again")
+{
+    const NatNode a = nat_node();
+    for (const Net& net : nets()) {
+        a.reset();
+        const auto out = a.send(leaving(net.pod_b, net.outside) + udp_of(1040, 53)); // in transit
+        REQUIRE(out);
+        const auto in = a.receive(arriving(net.outside, net.node_a) + udp_of(53, out->sport));
+        CHECK(in == Seen{net.outside, net.pod_b, IPPROTO_UDP, 53, 1040});
+        const Layers on = leaving(net.outside, net.pod_b) + udp_of(53, 1040); // row 6, if it were not a reply
+        expect_untouched(a.to_wire(on), on, TW_R_NAT_NOT);
+    }
+}
+
+TEST_CASE("nat: the answer of a pod that is routed directly comes back, too")
+{
+    const NatNode a = nat_node();
+    for (const Net& net : nets()) {
+        a.reset();
+        const auto out = a.send(leaving(net.outside, net.pod_c) + udp_of(1041, 53)); // row 6
+        REQUIRE(out);
+        CHECK(out->src == net.node_a);
+        const Outcome in = a.from_wire(arriving(net.pod_c, net.node_a) + udp_of(53, out->sport));
+        expect(in, kRedirect, TW_R_TO_STACK);
+        CHECK(seen(in.out) == Seen{net.pod_c, net.outside, IPPROTO_UDP, 53, 1041});
+        expect_sums(in.out);
+    }
 }
 
 TEST_CASE("nat: UDP that came straight to a pod is answered as it is, where it was noted")
