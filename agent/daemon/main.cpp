@@ -126,7 +126,6 @@ int run(int argc, char** argv)
         std::cout << migration_json(nullptr, "", check_migration(read_migrate_input(*settings, std::nullopt))) << '\n';
         return 0;
     }
-    if (settings->ip_masq) log::warn("masquerade: not available");
     keep_memory_low();
     std::signal(SIGPIPE, SIG_IGN);
     return run_agent(std::move(flags), *settings);

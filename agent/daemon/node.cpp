@@ -260,6 +260,7 @@ void Node::on_link(const nl::Link& link, bool gone)
     discovery_.on_link(link, gone);
     if (!changed) return;
     mark(&Stale::endpoints);
+    mark(&Stale::nat);
     if (is_overlay(link.index) || link.name == settings_.overlay_name) mark(&Stale::device);
     // Routes go with the link without a word of their own.
     if (is_overlay(link.index) || wires_.contains(link.index)) mark(&Stale::kernel);
@@ -271,6 +272,7 @@ void Node::on_address(const nl::Address& address, bool gone)
 {
     discovery_.on_address(address, gone);
     mark(&Stale::endpoints);
+    mark(&Stale::nat);
     if (gone) store_->lose_address(address.ip);
     if (is_overlay(address.ifindex)) mark(&Stale::device);
     if (gone && (is_overlay(address.ifindex) || wires_.contains(address.ifindex))) mark(&Stale::kernel);
@@ -288,6 +290,7 @@ void Node::on_route(const nl::Route& route, bool gone)
     mark(&Stale::endpoints);
     if (kernel_ && kernel_->disturbs(route, gone)) mark(&Stale::kernel);
     if (route.protocol == kPeerRouteProtocol) return;
+    mark(&Stale::nat);
     if (route.protocol == kRouteProtocol || is_overlay(route.ifindex)) {
         if (gone) mark(&Stale::device);
         return;
@@ -368,7 +371,8 @@ Result<> Node::work()
         note(done);
     };
     try_to(&Stale::everything, [&]() -> Result<> {
-        stale_.wire = stale_.device = stale_.routes = stale_.peers = stale_.endpoints = stale_.kernel = true;
+        stale_.wire = stale_.device = stale_.routes = stale_.peers = stale_.endpoints = stale_.kernel = stale_.nat =
+            true;
         return is_up_ ? load_kernel() : Result<>(Ok{});
     });
     try_to(&Stale::wire, [&]() -> Result<> {
@@ -392,6 +396,7 @@ Result<> Node::work()
         return Ok{};
     });
     discovery_.settle();
+    try_to(&Stale::nat, [&] { return refresh_nat(); });
     if (may_refresh_routes()) try_to(&Stale::routes, [&] { return refresh_routes(true); });
     try_to(&Stale::peers, [&] { return refresh_routes(false); });
     if (conf_->backend != Backend::alloc) {
@@ -455,6 +460,7 @@ void Node::tick()
         mark(&Stale::endpoints);
     }
     if (refresh_filter()) mark(&Stale::device);
+    if (refresh_tracking()) mark(&Stale::device);
 }
 
 Result<> Node::detach()

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "agent/daemon/discovery.hpp"
+#include "agent/daemon/egress.hpp"
 #include "agent/daemon/host_local.hpp"
 #include "agent/daemon/settings.hpp"
 #include "agent/daemon/status.hpp"
@@ -18,6 +19,7 @@
 #include "agent/dataplane/cfg.hpp"
 #include "agent/dataplane/event_reader.hpp"
 #include "agent/dataplane/kernel_overlay.hpp"
+#include "agent/dataplane/nat_tables.hpp"
 #include "agent/dataplane/programs.hpp"
 #include "agent/loop/loop.hpp"
 #include "agent/nl/monitor.hpp"
@@ -91,6 +93,7 @@ private:
         bool qdiscs = false;
         bool endpoints = false;
         bool kernel = false; ///< what the kernel overlay wrote
+        bool nat = false;    ///< interfaces that lead out, their addresses
     };
 
     // node.cpp: start and passes
@@ -160,6 +163,18 @@ private:
     /// The reverse: all hooks run our programs.
     Result<> end_kernel();
 
+    // node_nat.cpp: masquerade
+    /// Asked for, and there are programs to do it.
+    bool masquerades() const { return settings_.ip_masq && dataplane_ != nullptr; }
+    tw_nat_rules nat_rules() const;
+    /// Why there is none though it was asked for; empty: there is.
+    std::string no_masquerade() const;
+    Result<> refresh_nat();
+    Result<> find_egress_interfaces(std::set<Ip>& local);
+    /// Is conntrack able to tell who began a flow? True when the answer changed.
+    bool refresh_tracking();
+    void tell_egress(const Egress& found);
+
     // node_wire.cpp: wire and routes to peers
     Result<IfaceView> iface_view();
     Result<bool> refresh_wire();
@@ -217,6 +232,12 @@ private:
     SteadyTime routes_at_{};            ///< of the last look at all routes
     std::optional<SubnetEnv> env_;      ///< as last written
     std::optional<std::string> filter_; ///< rule that keeps -fast-path=auto off
+
+    std::optional<NatTables> nat_;
+    Egress egress_;
+    std::optional<std::set<Ip>> nat_addresses_; ///< of this node, as of the last look at the flows
+    bool is_told_shared_ = false;
+    bool is_tracking_ = false; ///< conntrack sees packets of all families that are on
 
     Stale stale_;
     bool is_up_ = false;        ///< device and programs are there

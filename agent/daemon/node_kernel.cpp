@@ -38,6 +38,8 @@ Result<> Node::without_programs(const Error& why)
     events_.reset();
     reconciler_.reset();
     dataplane_.reset();
+    nat_.reset();
+    egress_ = {};
     attachments_.reset();
     pinned_.reset();
     programs_.reset();

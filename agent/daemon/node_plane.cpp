@@ -63,6 +63,10 @@ CfgInput Node::cfg_input() const
     input.vxlan_device = overlay_kind() == OverlayKind::vxlan;
     input.flannel = is_flannels_;
     input.gbp = conf_->gbp;
+    input.nat = nat_rules();
+    input.nat_keep = settings_.ip_masq_fully_random_disable;
+    input.nat_notes = !features_.ct_lookup || !is_tracking_;
+    input.nat_max = settings_.nat_max;
     input.features = features_;
     return input;
 }
@@ -123,6 +127,7 @@ Result<> Node::bring_up_programs()
         TWILL_TRY(check_features());
     }
     refresh_filter();
+    refresh_tracking();
     TWILL_TRY(load_programs());
     TWILL_TRY(reconciler_->adopt());
     stale_.routes = stale_.peers = stale_.endpoints = true;
@@ -194,7 +199,7 @@ Result<> Node::load_generation(const tw_cfg& cfg)
 
 void Node::take_over()
 {
-    const auto done = take_over_maps(pins_, !features_.ct_lookup);
+    const auto done = take_over_maps(pins_, !features_.ct_lookup, nat_rules() != TW_NAT_OFF);
     if (done.from.empty()) return;
     log::info("maps of another version are taken over", {{"from", done.from}, {"maps", done.carried.size()}});
     for (const auto& error : done.left) log::warn("map is not taken over", error);
@@ -217,6 +222,11 @@ Result<> Node::open_maps()
     dataplane_ = std::make_unique<BpfDataplane>(std::move(dataplane));
     reconciler_ = std::make_unique<Reconciler>(*dataplane_, clock_);
     attachments_.emplace(*socket_, pins_, std::move(owned), features_.tcx);
+    if (settings_.ip_masq) {
+        TWILL_TRY_AS(nat, NatTables::open(pins_));
+        nat_ = std::move(nat);
+        stale_.nat = true;
+    }
     is_preloaded_ = features_.ct_lookup;
     events_ = std::move(events);
     return Ok{};
@@ -252,6 +262,8 @@ std::set<Attachment> Node::wanted_attachments() const
     for (const auto device : {overlay_.v4, overlay_.v6})
         if (device) wanted.insert({{TW_HOOK_FROM_HOST, device}, {TW_HOOK_FROM_OVERLAY, device}});
     for (const auto wire : wires_) wanted.insert({TW_HOOK_FROM_WIRE, wire});
+    for (const auto& [ifindex, addresses] : egress_.interfaces)
+        wanted.insert({{TW_HOOK_FROM_WIRE, ifindex}, {TW_HOOK_TO_WIRE, ifindex}});
     for (const auto& [ifindex, pod] : discovery_.pod_interfaces()) {
         wanted.insert({TW_HOOK_FROM_POD, ifindex});
         wanted.insert({TW_HOOK_TO_POD, ifindex});
@@ -285,14 +297,20 @@ Result<bool> Node::sync_attachments()
         }
         return true;
     };
-    // Hooks that note flows of the stack come before those that carry them.
-    for (const bool egress : {true, false}) {
-        if (!egress) {
+    // Hooks that note flows of the stack come before those that carry them, and those that change packets once their
+    // replies are met.
+    enum class Round { notes, carries, masquerades };
+    const auto round_of = [](tw_hook hook) {
+        if (hook == TW_HOOK_TO_WIRE) return Round::masquerades;
+        return is_egress(hook) ? Round::notes : Round::carries;
+    };
+    for (const auto round : {Round::notes, Round::carries, Round::masquerades}) {
+        if (round == Round::carries) {
             preload_translated();
             if (std::exchange(is_fresh_, false)) forget_connections();
         }
         for (const auto& where : wanted)
-            if (is_egress(where.hook) == egress && !attach(where)) return false;
+            if (round_of(where.hook) == round && !attach(where)) return false;
     }
     if (!is_swept_ && vital) {
         TWILL_TRY(without_programs(*vital));

@@ -134,9 +134,9 @@ Status Node::status() const
     if (kernel_ && !is_flannels_ && conf_->network.v6 && vtep_mac6_ != vtep_mac_)
         status.warnings.push_back("the kernel overlay does not take what comes for the IPv6 VtepMAC " +
                                   vtep_mac6_.to_string() + ": the device has " + vtep_mac_.to_string());
-    if (settings_.ip_masq)
-        status.warnings.emplace_back(is_flannels_ ? "masquerade: only by the rules that flannel left"
-                                                  : "masquerade: not available");
+    if (const auto why = no_masquerade(); !why.empty()) status.warnings.push_back(why);
+    for (const auto ifindex : egress_.without_ethernet)
+        status.warnings.push_back("masquerade: not by " + interface_name(ifindex) + ": it has no Ethernet header");
     for (const auto& other : pins_.other_schemas())
         status.warnings.push_back("pins of another version: " + pins_.root() + "/" + other);
     return status;

@@ -13,6 +13,8 @@
 #include <system_error>
 #include <utility>
 
+#include "maps/abi/limits.h"
+
 namespace twill {
 
 namespace {
@@ -30,14 +32,22 @@ constexpr Choices<FeatureSetting, 3> kFeatureSettings = {
 constexpr Choices<log::Format, 3> kLogFormats = {
     {{"auto", log::Format::automatic}, {"text", log::Format::text}, {"json", log::Format::json}}};
 
+/// -nat-max: 300 bytes each.
+constexpr std::int64_t kNatMaxLeast = 1024;
+constexpr std::int64_t kNatMaxMost = 4'000'000;
+
 constexpr std::array<std::string_view, 4> kFeatures = {"tcx", "ct_lookup", "encap_l2_eth", "check_mtu"};
 
 /// Keys of `Twill` in net-conf.json beside the flags that they set; "feature" is an object and read apart.
-constexpr std::array<std::pair<std::string_view, std::string_view>, 5> kNetConfKeys = {{{"overlay", "overlay"},
-                                                                                        {"overlayName", "overlay-name"},
-                                                                                        {"fastPath", "fast-path"},
-                                                                                        {"antiSpoof", "anti-spoof"},
-                                                                                        {"feature", "feature"}}};
+constexpr std::array<std::pair<std::string_view, std::string_view>, 8> kNetConfKeys = {
+    {{"overlay", "overlay"},
+     {"overlayName", "overlay-name"},
+     {"fastPath", "fast-path"},
+     {"antiSpoof", "anti-spoof"},
+     {"masqPorts", "masq-ports"},
+     {"natMax", "nat-max"},
+     {"nonMasqueradeCIDRs", "non-masquerade-cidrs"},
+     {"feature", "feature"}}};
 
 template <typename T, std::size_t N>
 std::string_view name_of(const Choices<T, N>& choices, T value)
@@ -293,6 +303,27 @@ std::vector<std::string> split_list(std::string_view text)
     return out;
 }
 
+Result<> set_masquerade(Settings& settings, Merge& merge)
+{
+    const Chosen ports = merge("masq-ports");
+    if (!ports.value.empty()) {
+        auto ranges = parse_port_ranges(ports.value);
+        if (!ranges) return ports.refuse("ports from 1 to 65535 and ranges of them such as 1024-29999,40000");
+        settings.masq_ports = *std::move(ranges);
+    }
+    TWILL_TRY_AS(most, number(merge("nat-max"), kNatMaxLeast, kNatMaxMost));
+    settings.nat_max = static_cast<unsigned>(most);
+    const Chosen except = merge("non-masquerade-cidrs");
+    for (const auto& item : split_list(except.value)) {
+        const auto cidr = Cidr::parse(item);
+        if (!cidr) return except.refuse("networks such as 192.0.2.0/24,2001:db8::/32");
+        settings.non_masquerade.push_back(*cidr);
+    }
+    if (settings.non_masquerade.size() > TW_NAT_EXCEPT)
+        return except.refuse("at most " + std::to_string(TW_NAT_EXCEPT) + " networks");
+    return Ok{};
+}
+
 Result<> set_etcd(Settings& settings, Merge& merge)
 {
     const Chosen endpoints = merge("etcd-endpoints");
@@ -381,6 +412,7 @@ Result<> set_twill(Settings& settings, Merge& merge)
     settings.fast_path = fast_path;
     settings.anti_spoof = anti_spoof;
     settings.log_format = log_format;
+    TWILL_TRY(set_masquerade(settings, merge));
     return set_features(settings, merge);
 }
 

@@ -13,6 +13,7 @@
 #include "agent/daemon/flags.hpp"
 #include "agent/daemon/iface.hpp"
 #include "agent/daemon/log.hpp"
+#include "agent/daemon/masq_ports.hpp"
 #include "agent/dataplane/overlay_device.hpp"
 #include "twill/result.hpp"
 
@@ -74,7 +75,11 @@ struct Settings {
     std::uint16_t healthz_port = 0; ///< host order; 0: off
     bool iptables_forward_rules = true;
     bool ip_blackhole_route = false;
-    int verbosity = 0; ///< -v; from 4 on debug lines are written
+    // twill's, of masquerade
+    std::vector<PortRange> masq_ports; ///< empty: what the kernel's settings leave
+    std::vector<Cidr> non_masquerade;  ///< destinations that are not masqueraded
+    unsigned nat_max = 0;              ///< flows that there is room for
+    int verbosity = 0;                 ///< -v; from 4 on debug lines are written
     // twill's
     StoreKind store_kind = StoreKind::etcd;
     std::string store;       ///< "file:///dir", empty for the other kinds

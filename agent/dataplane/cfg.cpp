@@ -36,6 +36,12 @@ tw_cfg make_cfg(const CfgInput& input)
     cfg.vxlan_device = input.vxlan_device;
     cfg.flannel = input.flannel;
     cfg.gbp = input.gbp;
+    cfg.nat = static_cast<__u8>(input.nat);
+    if (input.nat != TW_NAT_OFF) {
+        cfg.nat_keep = input.nat_keep;
+        cfg.nat_notes = input.nat_notes;
+        cfg.nat_max = input.nat_max;
+    }
     return cfg;
 }
 

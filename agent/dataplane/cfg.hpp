@@ -6,6 +6,7 @@
 
 #include "agent/dataplane/features.hpp"
 #include "maps/abi/cfg.h"
+#include "maps/abi/nat.h"
 #include "twill/ids.hpp"
 #include "twill/ip.hpp"
 #include "twill/mac.hpp"
@@ -28,6 +29,10 @@ struct CfgInput {
     bool vxlan_device = true;
     bool flannel = false; ///< devices and routes are flannel's
     bool gbp = false;
+    tw_nat_rules nat = TW_NAT_OFF;
+    bool nat_keep = false;  ///< a port that is free is kept
+    bool nat_notes = false; ///< conntrack cannot tell who began a flow
+    unsigned nat_max = 0;   ///< flows that there is room for
     KernelFeatures features;
 };
 

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <memory>
 
+#include "agent/dataplane/nat_resize.hpp"
 #include "agent/dataplane/skeleton.hpp"
 
 namespace twill {
@@ -80,6 +81,7 @@ Result<Programs> Programs::load(const tw_cfg& cfg, const PinDir& pins, const Pro
     if (code == EPERM || code == ENOMEM) return programs; // nothing that the other object does without
     tw_cfg without = cfg;
     without.ct_lookup = 0;
+    without.nat_notes = without.nat != TW_NAT_OFF;
     auto plain = load_object(without, pins, objects.plain);
     if (!plain) return programs;
     plain->refused_ = programs.error();
@@ -105,7 +107,10 @@ Result<Programs> Programs::load_object(const tw_cfg& cfg, const PinDir& pins, st
         if (const int rc = bpf_map__set_pin_path(map, pins.map(bpf_map__name(map)).c_str()); rc != 0)
             return load_error(-rc, std::string("pin path of ") + bpf_map__name(map));
     }
+    NatResize resize(pins);
+    TWILL_TRY(resize.prepare(skeleton->obj, cfg));
     if (const int rc = twill_dp__load(skeleton.get()); rc != 0) return load_error(-rc, "load the BPF programs");
+    TWILL_TRY(resize.carry(cfg));
 
     Programs programs;
     programs.cfg_ = cfg;

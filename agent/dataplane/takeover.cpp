@@ -18,6 +18,8 @@ constexpr std::array<std::string_view, 10> kCarried = {
     "tw_nodes",    "tw_endpoints", "tw_reasons",    "tw_peer_stats", "tw_owned",
 };
 constexpr std::array<std::string_view, 2> kFlows = {"tw_flows_tcp", "tw_flows_any"};
+/// The other maps of masquerade are a memory of these, or written at every start.
+constexpr std::array<std::string_view, 3> kNat = {"tw_nat_fwd", "tw_nat_rev", "tw_nat_slots"};
 
 Result<> carry(const PinDir& from, const PinDir& to, std::string_view name)
 {
@@ -29,7 +31,7 @@ Result<> carry(const PinDir& from, const PinDir& to, std::string_view name)
 
 } // namespace
 
-TakeOver take_over_maps(const PinDir& pins, bool with_flows)
+TakeOver take_over_maps(const PinDir& pins, bool with_flows, bool with_nat)
 {
     TakeOver outcome;
     const auto others = pins.others();
@@ -39,6 +41,7 @@ TakeOver take_over_maps(const PinDir& pins, bool with_flows)
     outcome.from = from->maps();
     std::vector<std::string_view> names(kCarried.begin(), kCarried.end());
     if (with_flows) names.insert(names.end(), kFlows.begin(), kFlows.end());
+    if (with_nat) names.insert(names.end(), kNat.begin(), kNat.end());
     for (const auto name : names) {
         if (auto done = carry(*from, pins, name); done)
             outcome.carried.emplace_back(name);

@@ -19,7 +19,7 @@ struct TakeOver {
 /// Fills our maps, which are new and which no program uses yet, from those of the version that ran before: what nobody
 /// could tell again (pods known by their packets, counters, qdiscs that are ours), and peers, so that their counters
 /// keep their indexes. What cannot be carried over is filled by reconcile or starts at zero. `with_flows`: flows too,
-/// for kernels whose conntrack cannot be asked.
-TakeOver take_over_maps(const PinDir& pins, bool with_flows);
+/// for kernels whose conntrack cannot be asked; `with_nat`: what is masqueraded.
+TakeOver take_over_maps(const PinDir& pins, bool with_flows, bool with_nat);
 
 } // namespace twill

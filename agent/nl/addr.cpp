@@ -55,6 +55,8 @@ Result<Address> parse_address(const nlmsghdr* message)
     address.is_permanent = (flags & IFA_F_PERMANENT) != 0;
     // The same bit means "secondary" on IPv4.
     address.is_temporary = is_v6 && (flags & IFA_F_TEMPORARY) != 0;
+    address.is_secondary = !is_v6 && (flags & IFA_F_SECONDARY) != 0;
+    address.is_tentative = (flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED)) != 0 && (flags & IFA_F_OPTIMISTIC) == 0;
     return address;
 }
 

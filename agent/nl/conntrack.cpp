@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/nl/conntrack.hpp"
 
+#include <arpa/inet.h>
 #include <linux/netfilter/nf_conntrack_common.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
@@ -9,10 +10,12 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstring>
 
 #include "agent/nl/attributes.hpp"
 #include "agent/nl/dump.hpp"
 #include "agent/nl/message.hpp"
+#include "twill/fd.hpp"
 
 namespace twill::nl {
 
@@ -52,12 +55,11 @@ Message request()
     return message;
 }
 
-/// By the tuple of its opener, which names it.
-Message deletion(const Connection& connection)
+/// About the connection whose opener sends `tuple`, which names it.
+Message about(int type, std::uint8_t proto_number, const Tuple& tuple)
 {
-    const Tuple& tuple = connection.original;
     const bool is_v4 = tuple.src.is_v4();
-    Message message{NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE, 0};
+    Message message{NFNL_SUBSYS_CTNETLINK << 8 | type, 0};
     nfgenmsg header{};
     header.nfgen_family = is_v4 ? AF_INET : AF_INET6;
     header.version = NFNETLINK_V0;
@@ -68,7 +70,7 @@ Message deletion(const Connection& connection)
     message.ip(is_v4 ? CTA_IP_V4_DST : CTA_IP_V6_DST, tuple.dst);
     message.end(ip);
     nlattr* proto = message.begin(CTA_TUPLE_PROTO | NLA_F_NESTED);
-    message.u8(CTA_PROTO_NUM, connection.proto);
+    message.u8(CTA_PROTO_NUM, proto_number);
     message.be16(CTA_PROTO_SRC_PORT, tuple.sport);
     message.be16(CTA_PROTO_DST_PORT, tuple.dport);
     message.end(proto);
@@ -101,11 +103,41 @@ Result<> forget(const std::vector<Connection>& connections)
 {
     TWILL_TRY_AS(socket, Socket::open(NETLINK_NETFILTER));
     for (const auto& connection : connections) {
-        Message message = deletion(connection);
+        Message message = about(IPCTNL_MSG_CT_DELETE, connection.proto, connection.original);
         auto done = socket.change(message, "conntrack entry");
         if (!done && done.error().code != ENOENT) return done;
     }
     return Ok{};
+}
+
+bool tracks_connections(Family family)
+{
+    // To ourselves, and asked for. The loopback address serves both ways.
+    const Ip self = family == Family::v4 ? Ip::v4(127, 0, 0, 1) : *Ip::parse("::1");
+    sockaddr_storage address{};
+    socklen_t size = 0;
+    if (family == Family::v4) {
+        auto& in = reinterpret_cast<sockaddr_in&>(address);
+        in.sin_family = AF_INET;
+        std::memcpy(&in.sin_addr, self.network(), sizeof in.sin_addr);
+        size = sizeof in;
+    } else {
+        auto& in6 = reinterpret_cast<sockaddr_in6&>(address);
+        in6.sin6_family = AF_INET6;
+        std::memcpy(&in6.sin6_addr, self.network(), sizeof in6.sin6_addr);
+        size = sizeof in6;
+    }
+    auto* generic = reinterpret_cast<sockaddr*>(&address);
+    const Fd probe(::socket(generic->sa_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (!probe || ::bind(probe.get(), generic, size) != 0 || ::getsockname(probe.get(), generic, &size) != 0 ||
+        ::sendto(probe.get(), "", 1, 0, generic, size) != 1)
+        return false;
+    const std::uint16_t port = ntohs(family == Family::v4 ? reinterpret_cast<sockaddr_in&>(address).sin_port
+                                                          : reinterpret_cast<sockaddr_in6&>(address).sin6_port);
+    auto socket = Socket::open(NETLINK_NETFILTER);
+    if (!socket) return false;
+    Message message = about(IPCTNL_MSG_CT_GET, IPPROTO_UDP, {self, self, port, port});
+    return static_cast<bool>(socket->ask(message, "conntrack", [](const nlmsghdr*) -> Result<> { return Ok{}; }));
 }
 
 bool has_conntrack()

@@ -40,6 +40,10 @@ Result<std::vector<Connection>> connections(const std::function<bool(const Conne
 /// Makes conntrack forget them: the next packet of each is that of a new one. Those that are gone already are fine.
 Result<> forget(const std::vector<Connection>& connections);
 
+/// Whether connection tracking sees this namespace's packets of the family: it is idle as long as no rule needs it.
+/// Found out by a packet.
+bool tracks_connections(Family family);
+
 /// Whether this namespace has connection tracking, loading it where it is a module.
 bool has_conntrack();
 

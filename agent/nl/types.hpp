@@ -56,6 +56,8 @@ struct Address {
     bool is_deprecated = false; ///< IFA_F_DEPRECATED
     bool is_permanent = true;   ///< IFA_F_PERMANENT
     bool is_temporary = false;  ///< IFA_F_TEMPORARY (IPv6 privacy)
+    bool is_secondary = false;  ///< IFA_F_SECONDARY (IPv4: another address of the same network came first)
+    bool is_tentative = false;  ///< IFA_F_TENTATIVE or IFA_F_DADFAILED: nothing may be sent from it
     bool operator==(const Address&) const = default;
 };
 

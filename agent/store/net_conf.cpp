@@ -2,6 +2,7 @@
 #include "agent/store/net_conf.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <limits>
 
@@ -225,6 +226,20 @@ std::string joined(const std::vector<std::string_view>& words)
     return text;
 }
 
+/// Keys of `Twill` that may be lists of strings.
+constexpr std::array<std::string_view, 2> kListKeys = {"masqPorts", "nonMasqueradeCIDRs"};
+
+/// Strings as a flag's comma list.
+std::optional<std::string> list_text(const JsonValue& value)
+{
+    std::string text;
+    for (const auto& item : value.items) {
+        if (!item.is(Kind::string)) return std::nullopt;
+        text += (text.empty() ? "" : ",") + item.text;
+    }
+    return text;
+}
+
 /// A scalar as a flag's value; nullopt for anything else.
 std::optional<std::string> flag_text(const JsonValue& value)
 {
@@ -257,7 +272,8 @@ Result<> read_twill(const Reader& reader, const JsonValue& object, const std::ve
             TWILL_TRY(read_twill(reader, value, keys, out, "feature."));
             continue;
         }
-        const auto text = flag_text(value);
+        const bool is_list = is_top && value.is(Kind::array) && std::ranges::count(kListKeys, name) != 0;
+        const auto text = is_list ? list_text(value) : flag_text(value);
         if (!text) {
             return reader.bad("Twill." + shown_name(name), value.brief(), "want one value such as \"off\"");
         }

@@ -81,8 +81,8 @@ FLANNEL_MTU=1450
 FLANNEL_IPMASQ=true"
 check "subnet.env is flannel's, to the letter" same "$expected" "$(cat "$DIR/subnet.env")"
 check "its mode is 0644" same 644 "$(stat -c %a "$DIR/subnet.env")"
-check "-ip-masq is said to be not available once in the log" same 1 "$(grep -c 'masquerade: not available' "$DIR/log")"
-check "and in status" status_is node-a '[.warnings[] | select(. == "masquerade: not available")] | length == 1'
+check "-ip-masq is done by programs" same 1 "$(status node-a '[.attachments[] | select(.program == "tw_to_wire" and .interface == "eth0")] | length')"
+check "and nothing is said to be missing" status_is node-a '[.warnings[] | select(startswith("masquerade"))] == []'
 
 # --- over a reboot
 mac=$(status node-a .overlay.mac)

@@ -86,6 +86,22 @@ const std::vector<Row> kRows = {
     {"overlay-name", "ov0", [](const Settings& s) { return s.overlay_name; }, "ov0"},
     {"fast-path", "required", [](const Settings& s) { return std::string(to_string(s.fast_path)); }, "required"},
     {"anti-spoof", "strict", [](const Settings& s) { return std::string(to_string(s.anti_spoof)); }, "strict"},
+    {"masq-ports", "1024-29999,40000",
+     [](const Settings& s) {
+         std::string out;
+         for (const auto& range : s.masq_ports)
+             out += std::to_string(range.first) + "-" + std::to_string(range.last) + " ";
+         return out;
+     },
+     "1024-29999 40000-40000 "},
+    {"nat-max", "5000", [](const Settings& s) { return std::to_string(s.nat_max); }, "5000"},
+    {"non-masquerade-cidrs", "10.0.0.0/8, 2001:db8::/32",
+     [](const Settings& s) {
+         std::string out;
+         for (const auto& cidr : s.non_masquerade) out += cidr.to_string() + " ";
+         return out;
+     },
+     "10.0.0.0/8 2001:db8::/32 "},
     {"feature", "tcx=off", [](const Settings& s) { return std::string(to_string(s.feature("tcx"))); }, "off"},
     {"socket", "/t.sock", [](const Settings& s) { return s.socket_path; }, "/t.sock"},
     {"cni-state-dir", "/cni", [](const Settings& s) { return s.cni_state_dir; }, "/cni"},

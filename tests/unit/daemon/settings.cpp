@@ -150,3 +150,27 @@ TEST_CASE("settings: -v=4 writes debug lines")
     CHECK(make({"-v=3"})->log_level() == log::Level::info);
     CHECK(make({"-v=4"})->log_level() == log::Level::debug);
 }
+
+TEST_CASE("settings: what masquerade may use, from flags and from net-conf.json")
+{
+    const auto s = make({"-node=a"});
+    REQUIRE(s);
+    CHECK(s->masq_ports.empty());
+    CHECK(s->non_masquerade.empty());
+    CHECK(s->nat_max == 100000);
+    const auto conf = make({"-masq-ports=7"}, {},
+                           {{"natMax", "2000"}, {"nonMasqueradeCIDRs", "10.0.0.0/8,fd00::/8"}, {"masqPorts", "9"}});
+    REQUIRE(conf);
+    CHECK(conf->masq_ports == std::vector<PortRange>{{7, 7}});
+    CHECK(conf->nat_max == 2000);
+    CHECK(conf->non_masquerade == std::vector<Cidr>{*Cidr::parse("10.0.0.0/8"), *Cidr::parse("fd00::/8")});
+
+    const std::string ports = ": allowed: ports from 1 to 65535 and ranges of them such as 1024-29999,40000";
+    for (const std::string bad : {"x", "0", "65536", "5-4", "1-2-3", "1,,2", "1,", "-5", "5-", " 5"}) {
+        CAPTURE(bad);
+        CHECK(refusal({"-masq-ports=" + bad}) == "flag -masq-ports \"" + bad + "\"" + ports);
+    }
+    CHECK(refusal({"-nat-max=1023"}) == "flag -nat-max \"1023\": allowed: 1024 to 4000000");
+    CHECK(refusal({}, {}, {{"nonMasqueradeCIDRs", "10.0.0.0"}}) ==
+          "/s/config: Twill.nonMasqueradeCIDRs \"10.0.0.0\": allowed: networks such as 192.0.2.0/24,2001:db8::/32");
+}
