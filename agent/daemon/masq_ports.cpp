@@ -3,6 +3,7 @@
 
 #include <charconv>
 #include <fstream>
+#include <string>
 
 namespace twill {
 

@@ -4,21 +4,16 @@
 #include <bitset>
 #include <cstdint>
 #include <optional>
-#include <string>
 #include <string_view>
 #include <vector>
 
+#include "maps/nat_flows.hpp"
+
 namespace twill {
 
-/// Ports first..last, host order.
-struct PortRange {
-    std::uint16_t first = 0;
-    std::uint16_t last = 0;
-    bool operator==(const PortRange&) const = default;
-};
 using PortSet = std::bitset<65536>;
 
-/// "1024-29999,40000". nullopt: anything else, port 0, a range that ends before it begins.
+/// Host order. "1024-29999,40000". nullopt: anything else, port 0, a range that ends before it begins.
 std::optional<std::vector<PortRange>> parse_port_ranges(std::string_view text);
 
 /// What of the kernel's settings takes ports away from masquerade: they are those of the host itself.
