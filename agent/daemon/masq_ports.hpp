@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "maps/nat_flows.hpp"
+#include "maps/nat_view.hpp"
 
 namespace twill {
 
