@@ -9,6 +9,7 @@
 
 #include "agent/daemon/api_server.hpp"
 #include "agent/daemon/memory.hpp"
+#include "agent/daemon/metrics.hpp"
 #include "agent/daemon/migrate.hpp"
 #include "agent/daemon/node.hpp"
 #include "agent/daemon/sd_notify.hpp"
@@ -30,9 +31,14 @@ Response health(bool ok, std::string_view good, std::string_view bad)
     return ok ? Response::text(std::string(good)) : Response::text(std::string(bad), 503);
 }
 
-/// What flannel's health server answers; the kubelet's probes ask for it.
-void serve_health(ApiServer& api, const Node& node)
+/// What flannel's health server answers, the kubelet's probes ask for it; and metrics.
+void serve_health(ApiServer& api, const Node& node, Metrics& metrics)
 {
+    api.route("GET", "/metrics", [&](const Request&) {
+        Response response = Response::text(metrics.text(node.is_ready(), node.nat_capacity()));
+        response.content_type = "text/plain; version=0.0.4; charset=utf-8";
+        return response;
+    });
     api.route("GET", "/healthz", [](const Request&) { return health(true, "flanneld is running", ""); });
     api.route("GET", "/readyz", [&node](const Request&) {
         return health(node.is_ready(), "flanneld is ready", "flanneld is not ready yet");
@@ -42,9 +48,9 @@ void serve_health(ApiServer& api, const Node& node)
 /// A store that does not answer keeps no agent that is to end.
 constexpr std::chrono::milliseconds kLeaveTime{2000};
 
-void serve(ApiServer& api, Node& node, Loop& loop, Timer& leaving)
+void serve(ApiServer& api, Node& node, Metrics& metrics, Loop& loop, Timer& leaving)
 {
-    serve_health(api, node);
+    serve_health(api, node, metrics);
     api.route("GET", "/v1/status", [&node](const Request&) { return Response::json(to_json(node.status())); });
     api.route("GET", "/v1/peers", [&node](const Request&) { return Response::json(to_json(node.peers())); });
     api.route("GET", "/v1/endpoints", [&node](const Request&) { return Response::json(to_json(node.endpoints())); });
@@ -85,8 +91,9 @@ int run_agent(Flags flags, const Settings& settings)
         loop.stop();
     });
     Timer leaving(loop);
-    serve(**api, node, loop, leaving);
-    if (health_server) serve_health(*health_server, node);
+    Metrics metrics(clock, PinDir(settings.bpf_root));
+    serve(**api, node, metrics, loop, leaving);
+    if (health_server) serve_health(*health_server, node, metrics);
     const auto stop = [&loop] { loop.stop(); };
     const Signal on_term(loop, SIGTERM, stop);
     const Signal on_int(loop, SIGINT, stop);

@@ -48,6 +48,11 @@ public:
 
     void start();
     bool is_ready() const { return ready_; }
+    /// How many flows may be masqueraded; nullopt while nothing is.
+    std::optional<std::size_t> nat_capacity() const
+    {
+        return masquerades() ? std::optional<std::size_t>(settings_.nat_max) : std::nullopt;
+    }
     Status status() const;
     /// Who runs which node, and what a take-over of this one would meet; see migration_json().
     std::string migration() const;
