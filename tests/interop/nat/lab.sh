@@ -36,7 +36,7 @@ nat_world() {
 	ip -n "$ns" -batch - <<-END
 		link set dev lo up
 		link add eth0 address 02:aa:00:00:01:10 type veth peer name $world address 02:ee:00:00:00:01 netns $bench
-		link add eth1 address 02:aa:00:00:02:10 type veth peer name ${world}w address 02:ee:00:00:00:02 netns $bench
+		link add eth1 mtu 1400 address 02:aa:00:00:02:10 type veth peer name ${world}w address 02:ee:00:00:00:02 netns $bench
 		link add vethp address 02:bb:00:00:12:10 type veth peer name ${world}p address 02:bb:00:00:02:10 netns $bench
 		link add vethq address 02:bb:00:00:13:10 mtu 1400 type veth peer name ${world}q address 02:bb:00:00:03:10 netns $bench
 		link set dev eth0 up
@@ -164,6 +164,12 @@ nat_twill() {
 	[[ ${2:-} != conntrack ]] || for tool in iptables ip6tables; do
 		node_exec "$1" "$tool" -w -A FORWARD -m conntrack --ctstate INVALID
 	done
+	# A flow that netfilter translates, for those about whose port is whose.
+	[[ ${2:-} != conntrack ]] || {
+		node_exec "$1" iptables -w -t nat -A POSTROUTING -s 10.42.10.3 -p udp --dport 5300 -j SNAT --to-source 192.0.2.10:2500
+		node_exec "$1" ip6tables -w -t nat -A POSTROUTING -s fd00:42:0:10::3 -p udp --dport 5300 -j SNAT \
+			--to-source "[2001:db8:1::10]:2500"
+	}
 }
 
 # The seven worlds of the differential suite: k by the kernel, t by twill.

@@ -154,7 +154,16 @@ void udp_two_pods(Talk& t)
     t.check(one.port != two.port, "two ports");
     t.check(t.hear(one), "the first's answer");
     t.check(t.hear(two), "the second's");
+}
+
+void udp_kept(Talk& t)
+{
+    Flow one = t.udp(20012);
     t.note(t.kept(one) ? "kept" : "changed");
+    t.check(t.kept(one), "kept");
+    Flow two = t.open(t.e.pod2, t.e.outside, IPPROTO_UDP, 20012, 53);
+    t.check(!t.kept(two), "it is taken");
+    t.check(t.hear(one) && t.hear(two), "answers");
 }
 
 /// A pod to what another pod has outside: neither the kernel nor twill turns it round. The node answers with an error.
@@ -351,6 +360,7 @@ std::vector<Conversation> protocol_conversations()
         {"UDP: both ways", udp_both_ways},
         {"UDP: many remote ends from one port", udp_many_remotes},
         {"UDP: two pods from one port", udp_two_pods},
+        {"UDP: a port that is free is kept", udp_kept, "k"},
         {"UDP: hairpin", udp_hairpin},
         {"UDP: without a checksum", udp_without_sum},
         {"UDP: with a wrong checksum", udp_wrong_sum, "inkc",

@@ -189,8 +189,7 @@ void Talk::read(std::vector<Heard>& heard, bool own)
     }
     std::stable_sort(heard.begin(), heard.end(), [](const Heard& a, const Heard& b) { return a.where < b.where; });
     for (Heard& one : heard) {
-        const bool error = one.view.quote != 0;
-        one.own = own || (error && (one.view.src == e.wire || one.view.src == e.wire2 || one.view.src == e.gateway));
+        one.own = own || one.frame[one.view.l3 + (one.view.v6 ? 7 : 8)] == 64; // what is forwarded has less
         trace_.emplace_back("", one);
     }
     if (fences < 4) {
