@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 #include "bpf/lib/decap.h"
-#include "bpf/lib/nat.h"
+#include "bpf/lib/nat_quick.h"
 
 /* tc ingress of a wire: VXLAN and directly routed packets from peers, and everything else that arrives there. */
 
@@ -60,11 +60,17 @@ SEC("tc")
 int tw_from_wire(struct __sk_buff *skb)
 {
 	int ret = tw_cfg.fast ? tw_receive_quick(skb) : TW_LONG_WAY;
+	int quick = TW_LONG_WAY;
 
+	/* What is nobody's may be a reply to a masqueraded flow. Fragments are for the same address as VXLAN. */
+	if (tw_cfg.nat && ret == TW_LONG_WAY) {
+		quick = tw_nat_quick_in(skb);
+		if (quick != TW_LONG_WAY && quick != TW_NAT_MISS)
+			ret = quick;
+	}
 	if (unlikely(ret == TW_LONG_WAY))
 		ret = tw_receive_any(skb);
-	/* What is nobody's may be a reply to a masqueraded flow. Fragments are for the same address as VXLAN. */
-	if (tw_cfg.nat && (ret == TW_STACK(NOT_OURS) || ret == TW_STACK(FRAGMENT)))
+	if (tw_cfg.nat && quick != TW_NAT_MISS && (ret == TW_STACK(NOT_OURS) || ret == TW_STACK(FRAGMENT)))
 		ret = tw_nat_arrive(skb, ret);
 	return tw_finish(TW_HOOK_FROM_WIRE, ret);
 }

@@ -9,21 +9,22 @@
 #define TW_NAT_MARK 0x4000 /* kube-proxy's: it translates this itself */
 
 /* flannel's rules, by row of its tables: is what leaves to be masqueraded? */
-static __always_inline int tw_nat_rule(const struct __sk_buff *skb, const struct tw_nat_l3 *l3, __u64 v6)
+static __always_inline int tw_nat_rule(const struct __sk_buff *skb, const struct tw_addr *src,
+				       const struct tw_addr *dst, __u64 v6)
 {
 	const volatile struct tw_net *cluster = v6 ? &tw_cfg.cluster_v6 : &tw_cfg.cluster_v4;
 	const volatile struct tw_net *own = v6 ? &tw_cfg.own_v6 : &tw_cfg.own_v4;
-	int from_pod = tw_net_has(cluster, &l3->src), to_pod = tw_net_has(cluster, &l3->dst);
+	int from_pod = tw_net_has(cluster, src), to_pod = tw_net_has(cluster, dst);
 	__u32 mark = skb->mark;
 
 	if (tw_cfg.nat == TW_NAT_NFT ? mark == TW_NAT_MARK : (mark & TW_NAT_MARK) != 0)
 		return 0; /* 1 */
-	if (tw_net_has(own, &l3->dst))
+	if (tw_net_has(own, dst))
 		return 0; /* 3, 4; and 2 */
-	if (to_pod && (tw_cfg.nat == TW_NAT_NFT || tw_net_has(own, &l3->src)))
+	if (to_pod && (tw_cfg.nat == TW_NAT_NFT || tw_net_has(own, src)))
 		return 0; /* 2, 4 of nft */
 	if (from_pod)	  /* 5 */
-		return v6 ? l3->dst.high[0] != 0xff : (l3->dst.low[0] & 0xf0) != 0xe0;
+		return v6 ? dst->high[0] != 0xff : (dst->low[0] & 0xf0) != 0xe0;
 	return to_pod; /* 6 */
 }
 
@@ -192,7 +193,7 @@ __noinline int tw_nat_leave(struct __sk_buff *skb, __u32 overlay)
 		return TW_STACK(NAT_NOT);
 	if (overlay && tw_in_own_pods(&pkt->l3.src) && !tw_is_own_host(&pkt->l3.src))
 		return TW_STACK(NAT_NOT);
-	rule = (int)tw_forget(skb, (__u32)tw_nat_rule(skb, &pkt->l3, pkt->v6));
+	rule = (int)tw_forget(skb, (__u32)tw_nat_rule(skb, &pkt->l3.src, &pkt->l3.dst, pkt->v6));
 	if (pkt->l3.later) {
 		whole = tw_nat_frag_find(job);
 		if (!whole)
