@@ -150,11 +150,10 @@ void Node::choose_mac(const std::function<void()>& then)
             return mac ? *mac : Mac::random();
         };
         if (is_flannels_) {
-            vtep_mac_ = first(devices.v4, kept.v4);
-            vtep_mac6_ = first(devices.v6, kept.v6);
+            for (const auto family : kFamilies) vtep_mac_[family] = first(devices[family], kept[family]);
         } else {
-            vtep_mac_ = first(devices.v4, kept.v4, kept.v6);
-            vtep_mac6_ = kept.v4 && kept.v6 && kept.v4 != kept.v6 ? *kept.v6 : vtep_mac_;
+            vtep_mac_.v4 = first(devices.v4, kept.v4, kept.v6);
+            vtep_mac_.v6 = kept.v4 && kept.v6 && kept.v4 != kept.v6 ? *kept.v6 : vtep_mac_.v4;
         }
         then();
     });
@@ -169,8 +168,8 @@ LeaseRequest Node::lease_request() const
     request.vni = conf_->vni;
     request.marker.zero_csum6 = !is_flannels_; // flannel's device refuses them
     if (conf_->backend == Backend::vxlan) {
-        if (conf_->network.v4) request.vtep_mac.v4 = vtep_mac_;
-        if (conf_->network.v6) request.vtep_mac.v6 = vtep_mac6_;
+        for (const auto family : kFamilies)
+            if (conf_->network[family]) request.vtep_mac[family] = vtep_mac_[family];
         request.marker.vtep_mac = marker_mac(request.vtep_mac);
     }
     if (const auto env = read_subnet_env(settings_.subnet_file); env && *env) request.preferred = (*env)->subnet;
