@@ -114,17 +114,20 @@ Result<> Node::choose_features()
     return Ok{};
 }
 
-/// What was asked for by name must be there.
+/// What was asked for by name must be there. The error names all that is not.
 Result<> Node::check_features() const
 {
+    std::string missing;
     for (const auto& feature : kFeatures) {
         const auto setting = settings_.feature(feature.name);
         const bool wanted =
             setting == FeatureSetting::on || (settings_.fast_path == FastPath::required && feature.is_demanded());
-        if (wanted && !((*probed_).*feature.on))
-            return Error{ENOTSUP, "feature " + std::string(feature.name) +
-                                      " is required, this kernel does not have it: " + std::string(feature.effect)};
+        if (!wanted || (*probed_).*feature.on) continue;
+        if (!missing.empty()) missing += "; ";
+        missing += "feature " + std::string(feature.name) +
+                   " is required, this kernel does not have it: " + std::string(feature.effect);
     }
+    if (!missing.empty()) return Error{ENOTSUP, missing};
     return Ok{};
 }
 
