@@ -61,10 +61,13 @@ std::string PinDir::map(std::string_view name) const { return maps() + "/" + std
 
 std::string PinDir::link(std::string_view name) const { return links() + "/" + std::string(name); }
 
+bool PinDir::is_below_default() const { return root_.starts_with(std::string(kBpffs) + "/"); }
+
+bool PinDir::can_create() const { return is_below_default() || is_bpffs(existing(root_)); }
+
 Result<> PinDir::make(const std::string& dir) const
 {
-    const bool below_default = root_.starts_with(std::string(kBpffs) + "/");
-    if (!is_bpffs(existing(root_)) && below_default && mount("bpf", kBpffs, "bpf", 0, "mode=0700") != 0)
+    if (!is_bpffs(existing(root_)) && is_below_default() && mount("bpf", kBpffs, "bpf", 0, "mode=0700") != 0)
         return Error{errno, std::string("mount bpffs on ") + kBpffs + ": " + std::strerror(errno)};
     if (!is_bpffs(existing(root_)))
         return Error{ENOTSUP, "-bpf-root " + root_ + ": not on a BPF file system (mount -t bpf bpf /sys/fs/bpf)"};

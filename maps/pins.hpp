@@ -29,6 +29,8 @@ public:
     /// Makes the directories. Mounts bpffs on /sys/fs/bpf when the root lies there and nothing is mounted; ENOTSUP when
     /// the root is on no BPF file system and that could not be mended.
     Result<> create() const;
+    /// Is the root on a BPF file system, or where create() would mount one?
+    bool can_create() const;
     /// Names of what is pinned; an absent directory is empty.
     std::vector<std::string> list_maps() const;
     std::vector<std::string> list_links() const;
@@ -46,6 +48,7 @@ public:
 
 private:
     PinDir(std::string root, std::string schema) : root_(std::move(root)), schema_(std::move(schema)) {}
+    bool is_below_default() const;
     Result<> make(const std::string& dir) const;
 
     std::string root_;

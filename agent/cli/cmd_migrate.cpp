@@ -8,15 +8,6 @@ namespace twill::cli {
 
 namespace {
 
-std::string joined(const Json& list)
-{
-    std::string out;
-    if (list.is_array())
-        for (const auto& item : list)
-            if (item.is_string()) out += (out.empty() ? "" : " ") + item.get<std::string>();
-    return out;
-}
-
 /// The agent's answer, or without an agent what twilld says of this node alone.
 Result<std::string> ask(const Env& env)
 {
@@ -25,8 +16,7 @@ Result<std::string> ask(const Env& env)
     if (reply) return Error{EPROTO, "the agent answered " + std::to_string(reply->status) + " to /v1/migrate"};
     if (reply.error().code != ENOENT && reply.error().code != ECONNREFUSED) return reply.error();
     env.err << "twillctl: the agent is not running: this node is looked at by twilld -preflight, and who runs the "
-               "others is "
-               "for a node with an agent to say\n";
+               "others is for a node with an agent to say\n";
     env.err.flush();
     return env.machine.output({"twilld", "-preflight", "-bpf-root=" + env.options.bpf_root});
 }
@@ -40,7 +30,7 @@ void print_nodes(const Env& env, const Json& nodes)
         twill += text(node, "runs") == "twill" ? 1U : 0U;
         const std::string name = text(node, "node");
         table.add({(name.empty() ? "-" : name) + (flag(node, "own") ? " (this one)" : ""), text(node, "runs"),
-                   joined(member(node, "pods")), joined(member(node, "public_ip")), text(node, "backend")});
+                   joined(member(node, "pods"), ""), joined(member(node, "public_ip"), ""), text(node, "backend")});
     }
     table.print(env.out, !env.options.no_headers);
     env.out << '\n' << twill << " of " << nodes.size() << " nodes run twill\n\n";

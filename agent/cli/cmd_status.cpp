@@ -7,15 +7,6 @@ namespace twill::cli {
 
 namespace {
 
-std::string joined(const Json& list)
-{
-    std::string out;
-    if (list.is_array())
-        for (const auto& item : list)
-            if (item.is_string()) out += (out.empty() ? "" : " ") + item.get<std::string>();
-    return out.empty() ? "-" : out;
-}
-
 /// One "name  text" line; names of one width.
 void line(const Env& env, std::string name, const std::string& value)
 {
@@ -32,15 +23,15 @@ void print_identity(const Env& env, const Json& s)
     line(env, "ready", flag(s, "ready") ? "yes" : "no");
     const Json& store = member(s, "store");
     line(env, "store", text(store, "url") + (flag(store, "healthy") ? "  ok" : "  failing: " + text(store, "error")));
-    line(env, "network", joined(member(s, "network")));
+    line(env, "network", joined(member(s, "network"), "-"));
     const Json& lease = member(s, "lease");
     if (text(lease, "key").empty())
         line(env, "lease", "none");
     else
         line(env, "lease",
-             joined(member(lease, "pods")) + "  public IP " + joined(member(lease, "public_ip")) + "  backend " +
-                 text(lease, "backend") + "  VTEP MAC " + joined(member(lease, "vtep_mac")) + "  expires " +
-                 (text(lease, "expires").empty() ? "never" : text(lease, "expires")));
+             joined(member(lease, "pods"), "-") + "  public IP " + joined(member(lease, "public_ip"), "-") +
+                 "  backend " + text(lease, "backend") + "  VTEP MAC " + joined(member(lease, "vtep_mac"), "-") +
+                 "  expires " + (text(lease, "expires").empty() ? "never" : text(lease, "expires")));
 }
 
 void print_data_plane(const Env& env, const Json& s)

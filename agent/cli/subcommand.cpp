@@ -61,6 +61,15 @@ std::uint64_t number(const Json& object, const char* key)
     return value.is_number_unsigned() ? value.get<std::uint64_t>() : 0;
 }
 
+std::string joined(const Json& list, const char* none)
+{
+    std::string out;
+    if (list.is_array())
+        for (const auto& item : list)
+            if (item.is_string()) out += (out.empty() ? "" : " ") + item.get<std::string>();
+    return out.empty() ? none : out;
+}
+
 Result<std::vector<Json>> ask_items(const Env& env, const std::string& path)
 {
     TWILL_TRY_AS(reply, env.api("GET", path));

@@ -130,6 +130,8 @@ const Json& member(const Json& object, const char* key);
 std::string text(const Json& object, const char* key);
 bool flag(const Json& object, const char* key);
 std::uint64_t number(const Json& object, const char* key);
+/// The texts of a list with blanks between, or `none`.
+std::string joined(const Json& list, const char* none);
 
 /// The objects of such a list, as the agent tells it. EPROTO: it answered something else.
 Result<std::vector<Json>> ask_items(const Env& env, const std::string& path);

@@ -7,6 +7,10 @@
 #include <tuple>
 #include <utility>
 
+#include "agent/nl/addr.hpp"
+#include "agent/nl/link.hpp"
+#include "agent/nl/route.hpp"
+
 namespace twill {
 
 namespace {
@@ -266,6 +270,23 @@ private:
 };
 
 } // namespace
+
+Result<IfaceView> read_iface_view(nl::Socket& socket)
+{
+    IfaceView view;
+    TWILL_TRY_AS(links, nl::links(socket));
+    TWILL_TRY_AS(addresses, nl::addresses(socket));
+    TWILL_TRY_AS(routes, nl::routes(socket));
+    view.links = std::move(links);
+    view.addresses = std::move(addresses);
+    view.routes = std::move(routes);
+    view.lookup = [&socket](const Ip& to) -> Result<nl::RouteLookup> {
+        TWILL_TRY_AS(found, nl::lookup(socket, to));
+        if (!found) return Error{ENETUNREACH, "no route to " + to.to_string()};
+        return *found;
+    };
+    return view;
+}
 
 std::optional<Ip> preferred_address(const std::vector<nl::Address>& addresses, IfIndex ifindex, Family family)
 {

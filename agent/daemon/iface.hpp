@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "agent/nl/socket.hpp"
 #include "agent/nl/types.hpp"
 #include "twill/ip.hpp"
 #include "twill/result.hpp"
@@ -28,6 +29,9 @@ struct IfaceView {
     std::vector<nl::Route> routes; ///< main table; only default routes are looked at
     std::function<Result<nl::RouteLookup>(const Ip& destination)> lookup; ///< for -iface-can-reach only
 };
+
+/// Reads it; `socket` must outlive the view's `lookup`.
+Result<IfaceView> read_iface_view(nl::Socket& socket);
 
 /// The interface between nodes, and this node's addresses on it.
 struct WireChoice {

@@ -4,6 +4,9 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "agent/dataplane/flannel_device.hpp"
+#include "agent/reconcile/desired_peers.hpp"
+
 namespace twill {
 
 namespace {
@@ -11,18 +14,11 @@ namespace {
 using enum MigrateCheck::Verdict;
 using Json = nlohmann::ordered_json;
 
-constexpr unsigned kOverhead = 50; ///< VXLAN over IPv4; flannel asks for the same over IPv6
-
-bool is_flannel_vxlan(const nl::Link& link)
-{
-    return link.name.starts_with("flannel.") || link.name.starts_with("flannel-v6.");
-}
-
 std::vector<const nl::Link*> flannel_devices(const MigrateInput& input)
 {
     std::vector<const nl::Link*> out;
     for (const auto& link : input.links)
-        if (is_flannel_vxlan(link) && link.name != "flannel.ipip") out.push_back(&link);
+        if (is_flannel_name(link.name) && link.name != "flannel.ipip") out.push_back(&link);
     return out;
 }
 
@@ -30,11 +26,6 @@ const nl::Link* find(const MigrateInput& input, const std::string& name)
 {
     const auto it = std::ranges::find(input.links, name, &nl::Link::name);
     return it == input.links.end() ? nullptr : &*it;
-}
-
-std::string name_of(Family family, Vni vni)
-{
-    return (family == Family::v4 ? "flannel." : "flannel-v6.") + std::to_string(vni.value);
 }
 
 /// The port that the overlay has, or will have: of the configuration, else of flannel's device.
@@ -104,7 +95,7 @@ MigrateCheck check_device(const MigrateInput& input)
     if (input.conf) {
         for (const auto family : kFamilies) {
             if (!input.conf->network[family]) continue;
-            const std::string device = name_of(family, input.conf->vni);
+            const std::string device = flannel_device_name(family, input.conf->vni);
             if (const auto* link = find(input, device))
                 devices.push_back(link);
             else
@@ -132,7 +123,7 @@ MigrateCheck check_port(const MigrateInput& input)
     const auto port = port_of(input);
     if (!port) return {"port", ok, "no UDP port is used"};
     for (const auto& link : input.links)
-        if (link.vxlan && link.vxlan->port == *port && !is_flannel_vxlan(link) && link.name != input.overlay_name)
+        if (link.vxlan && link.vxlan->port == *port && !is_flannel_name(link.name) && link.name != input.overlay_name)
             return {"port", stop,
                     link.name + ", which is not flannel's, receives on UDP port " + std::to_string(*port) + ", too"};
     return {"port", ok, "no other vxlan device has UDP port " + std::to_string(*port)};
@@ -144,7 +135,7 @@ MigrateCheck check_mtu(const MigrateInput& input)
     unsigned underlay = input.wire->mtu;
     if (input.conf && input.conf->mtu) underlay = *input.conf->mtu;
     const bool is_vxlan = input.conf ? input.conf->backend == Backend::vxlan : !flannel_devices(input).empty();
-    const unsigned want = underlay - (is_vxlan ? kOverhead : 0);
+    const unsigned want = underlay - (is_vxlan ? encap_overhead(Family::v4) : 0); // flannel: for both families
     const std::string reason = std::to_string(want) + " is what " + input.wire->name + " with MTU " +
                                std::to_string(input.wire->mtu) + " leaves";
     if (underlay > input.wire->mtu)

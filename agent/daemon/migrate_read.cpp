@@ -1,7 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <linux/magic.h>
-#include <sys/statfs.h>
-
 #include <filesystem>
 
 #include "agent/daemon/migrate.hpp"
@@ -17,17 +14,6 @@ namespace twill {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// As the agent finds it: below /sys/fs/bpf the file system is mounted where it is not.
-bool can_pin(const std::string& root)
-{
-    if (root.starts_with("/sys/fs/bpf/")) return true;
-    std::error_code failed;
-    fs::path path = root;
-    while (path != path.root_path() && !fs::exists(path, failed)) path = path.parent_path();
-    struct statfs stat {};
-    return statfs(path.c_str(), &stat) == 0 && static_cast<unsigned long>(stat.f_type) == BPF_FS_MAGIC;
-}
 
 void read_conf(const Settings& settings, MigrateInput& input)
 {
@@ -47,21 +33,8 @@ void read_conf(const Settings& settings, MigrateInput& input)
 Result<> read_kernel(const Settings& settings, MigrateInput& input)
 {
     TWILL_TRY_AS(socket, nl::Socket::open());
-    IfaceView view;
-    TWILL_TRY_AS(links, nl::links(socket));
-    TWILL_TRY_AS(addresses, nl::addresses(socket));
-    input.links = links;
-    view.links = std::move(links);
-    view.addresses = std::move(addresses);
-    for (const auto family : kFamilies) {
-        TWILL_TRY_AS(routes, nl::routes(socket, family));
-        view.routes.insert(view.routes.end(), routes.begin(), routes.end());
-    }
-    view.lookup = [&socket](const Ip& to) -> Result<nl::RouteLookup> {
-        TWILL_TRY_AS(found, nl::lookup(socket, to));
-        if (!found) return Error{ENETUNREACH, "no route to " + to.to_string()};
-        return *found;
-    };
+    TWILL_TRY_AS(view, read_iface_view(socket));
+    input.links = view.links;
     PerFamily<bool> enabled{true, false};
     for (const auto family : kFamilies) {
         if (input.conf) enabled[family] = input.conf->network[family].has_value();
@@ -95,8 +68,8 @@ MigrateInput read_migrate_input(const Settings& settings, const std::optional<Ne
     input.conf = conf;
     input.overlay_name = settings.overlay_name;
     input.bpf_root = settings.bpf_root;
-    input.has_bpffs = can_pin(settings.bpf_root);
     const PinDir pins(settings.bpf_root);
+    input.has_bpffs = pins.can_create();
     input.pins = pins.other_schemas();
     if (pins.is_filled()) input.pins.push_back(fs::path(pins.maps()).parent_path().filename());
     read_conf(settings, input);

@@ -114,17 +114,20 @@ Result<> Node::choose_features()
     return Ok{};
 }
 
-/// What was asked for by name must be there.
+/// What was asked for by name must be there. The error names all that is not.
 Result<> Node::check_features() const
 {
+    std::string missing;
     for (const auto& feature : kFeatures) {
         const auto setting = settings_.feature(feature.name);
         const bool wanted =
             setting == FeatureSetting::on || (settings_.fast_path == FastPath::required && feature.is_demanded());
-        if (wanted && !((*probed_).*feature.on))
-            return Error{ENOTSUP, "feature " + std::string(feature.name) +
-                                      " is required, this kernel does not have it: " + std::string(feature.effect)};
+        if (!wanted || (*probed_).*feature.on) continue;
+        if (!missing.empty()) missing += "; ";
+        missing += "feature " + std::string(feature.name) +
+                   " is required, this kernel does not have it: " + std::string(feature.effect);
     }
+    if (!missing.empty()) return Error{ENOTSUP, missing};
     return Ok{};
 }
 
@@ -150,11 +153,10 @@ void Node::choose_mac(const std::function<void()>& then)
             return mac ? *mac : Mac::random();
         };
         if (is_flannels_) {
-            vtep_mac_ = first(devices.v4, kept.v4);
-            vtep_mac6_ = first(devices.v6, kept.v6);
+            for (const auto family : kFamilies) vtep_mac_[family] = first(devices[family], kept[family]);
         } else {
-            vtep_mac_ = first(devices.v4, kept.v4, kept.v6);
-            vtep_mac6_ = kept.v4 && kept.v6 && kept.v4 != kept.v6 ? *kept.v6 : vtep_mac_;
+            vtep_mac_.v4 = first(devices.v4, kept.v4, kept.v6);
+            vtep_mac_.v6 = kept.v4 && kept.v6 && kept.v4 != kept.v6 ? *kept.v6 : vtep_mac_.v4;
         }
         then();
     });
@@ -169,8 +171,8 @@ LeaseRequest Node::lease_request() const
     request.vni = conf_->vni;
     request.marker.zero_csum6 = !is_flannels_; // flannel's device refuses them
     if (conf_->backend == Backend::vxlan) {
-        if (conf_->network.v4) request.vtep_mac.v4 = vtep_mac_;
-        if (conf_->network.v6) request.vtep_mac.v6 = vtep_mac6_;
+        for (const auto family : kFamilies)
+            if (conf_->network[family]) request.vtep_mac[family] = vtep_mac_[family];
         request.marker.vtep_mac = marker_mac(request.vtep_mac);
     }
     if (const auto env = read_subnet_env(settings_.subnet_file); env && *env) request.preferred = (*env)->subnet;

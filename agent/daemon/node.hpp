@@ -160,7 +160,8 @@ private:
     Result<> carry();
     /// They carry nothing yet, and something of them cannot be had: the kernel overlay serves until it can.
     Result<> without_programs(const Error& why);
-    KernelOverlaySpec kernel_spec() const;
+    KernelForm kernel_form() const { return is_flannels_ ? KernelForm::flannel : KernelForm::twill; }
+    KernelOverlaySpec kernel_spec(KernelForm form) const;
     Result<> bring_up_kernel();
     /// What programs of an earlier run are there goes, now that the kernel carries.
     Result<> end_programs();
@@ -181,7 +182,6 @@ private:
     void tell_egress(const Egress& found);
 
     // node_wire.cpp: wire and routes to peers
-    Result<IfaceView> iface_view();
     Result<bool> refresh_wire();
     unsigned underlay_mtu() const;
     Result<std::optional<PeerRoute>> route_to(const Ip& node);
@@ -206,8 +206,9 @@ private:
     PerFamily<std::optional<Ip>> node_ip_; ///< own addresses on the wire
     std::optional<KernelFeatures> probed_; ///< nullopt: not known, as without a right to load programs
     KernelFeatures features_;              ///< what there is and is not switched off
-    Mac vtep_mac_;                         ///< of the overlay device
-    Mac vtep_mac6_;                        ///< as published for IPv6: the same but on a node that was flannel's
+    /// As published. IPv4's is that of the overlay device, IPv6's only where it has a device of its own: on twill0 it
+    /// is another where the node was flannel's.
+    PerFamily<Mac> vtep_mac_;
     bool is_flannels_ = false; ///< devices and routes are those that flannel made: the kernel overlay keeps them right
     std::optional<Lease> own_;
     LeaseSet leases_;

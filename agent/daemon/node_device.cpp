@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <utility>
 
 #include "agent/daemon/node.hpp"
 #include "agent/dataplane/flannel_device.hpp"
@@ -24,7 +25,7 @@ OverlaySpec Node::overlay_spec() const
     OverlaySpec spec;
     spec.name = settings_.overlay_name;
     spec.kind = overlay_kind();
-    spec.mac = vtep_mac_;
+    spec.mac = vtep_mac_.v4;
     spec.port = conf_->port;
     spec.gbp = conf_->gbp;
     for (const auto family : kFamilies) {
@@ -62,12 +63,9 @@ Result<PerFamily<std::optional<Mac>>> Node::find_devices()
 Result<> Node::find_flannel_routes()
 {
     KernelTables tables;
-    for (const auto family : kFamilies) {
-        TWILL_TRY_AS(routes, nl::routes(*socket_, family));
-        tables.routes.insert(tables.routes.end(), routes.begin(), routes.end());
-    }
-    is_flannels_ = true;
-    const auto entries = find_peers(tables, kernel_spec()).entries;
+    TWILL_TRY_AS(routes, nl::routes(*socket_));
+    tables.routes = std::move(routes);
+    const auto entries = find_peers(tables, kernel_spec(KernelForm::flannel)).entries;
     is_flannels_ = std::any_of(entries.begin(), entries.end(),
                                [](const auto& entry) { return entry.second.route.protocol != kPeerRouteProtocol; });
     if (is_flannels_) log::info("flannel's routes are taken over", {{"routes", entries.size()}});
@@ -92,7 +90,7 @@ Result<PerFamily<IfIndex>> Node::ensure_devices()
                                  .gbp = conf_->gbp,
                                  .wire = wire_.wire.index,
                                  .local = *node_ip_[family],
-                                 .mac = family == Family::v4 ? vtep_mac_ : vtep_mac6_,
+                                 .mac = vtep_mac_[family],
                                  .mtu = underlay_mtu() - encap_overhead(family)};
         TWILL_TRY_AS(device, ensure_flannel_device(*socket_, want));
         devices[family] = device;

@@ -54,7 +54,7 @@ Result<> Node::without_programs(const Error& why)
     return Ok{};
 }
 
-KernelOverlaySpec Node::kernel_spec() const
+KernelOverlaySpec Node::kernel_spec(KernelForm form) const
 {
     KernelOverlaySpec spec;
     for (const auto family : kFamilies) {
@@ -62,7 +62,7 @@ KernelOverlaySpec Node::kernel_spec() const
         KernelFamily part;
         part.network = conf_->network[family]->network;
         part.own = *own_->pods[family];
-        if (is_flannels_) part.form = KernelForm::flannel;
+        part.form = form;
         part.has_direct = conf_->backend == Backend::host_gw || conf_->direct_routing;
         if (overlay_kind() == OverlayKind::vxlan)
             part.tunnel = KernelTunnel{.device = overlay_[family], .vni = conf_->vni, .local = node_ip_[family]};
@@ -73,7 +73,7 @@ KernelOverlaySpec Node::kernel_spec() const
 
 Result<> Node::bring_up_kernel()
 {
-    const auto spec = kernel_spec();
+    const auto spec = kernel_spec(kernel_form());
     if (kernel_ && kernel_->spec() == spec) return Ok{};
     if (!kernel_) {
         kernel_ = std::make_unique<KernelOverlay>(*socket_, spec);
@@ -111,7 +111,7 @@ Result<> Node::end_kernel()
     if (is_alone_) return Ok{};
     if (!is_flannels_) {
         // Also what an earlier run left.
-        TWILL_TRY(KernelOverlay(*socket_, kernel_spec()).clear());
+        TWILL_TRY(KernelOverlay(*socket_, kernel_spec(kernel_form())).clear());
         kernel_reconciler_.reset();
         kernel_.reset();
     }

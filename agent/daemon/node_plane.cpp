@@ -56,8 +56,8 @@ CfgInput Node::cfg_input() const
     input.port = conf_->port;
     std::tie(input.sport_min, input.sport_max) = local_port_range();
     input.overlay = overlay_;
-    input.vtep_mac = {vtep_mac_, vtep_mac6_};
-    if (vtep_mac6_ != vtep_mac_) input.vtep_mac_old = vtep_mac6_;
+    input.vtep_mac = vtep_mac_;
+    if (vtep_mac_.v6 != vtep_mac_.v4) input.vtep_mac_old = vtep_mac_.v6;
     input.anti_spoof = to_abi(settings_.anti_spoof);
     input.fast = !filter_;
     input.vxlan_device = overlay_kind() == OverlayKind::vxlan;
@@ -143,15 +143,13 @@ Result<> Node::load_kernel()
     TWILL_TRY_AS(neighbours, nl::neighbours(*socket_));
     TWILL_TRY_AS(fdb, nl::fdb(*socket_));
     TWILL_TRY_AS(qdiscs, nl::qdiscs(*socket_));
-    for (const auto family : kFamilies) {
-        TWILL_TRY_AS(routes, nl::routes(*socket_, family));
-        view.routes.insert(view.routes.end(), routes.begin(), routes.end());
-    }
+    TWILL_TRY_AS(routes, nl::routes(*socket_));
     view.links = std::move(links);
     view.addresses = std::move(addresses);
     view.neighbours = std::move(neighbours);
     view.fdb = std::move(fdb);
     view.qdiscs = std::move(qdiscs);
+    view.routes = std::move(routes);
     discovery_.set_scope(own_->pods, {overlay_.v4, overlay_.v6, wire_.wire.index});
     discovery_.load(std::move(view));
     return Ok{};

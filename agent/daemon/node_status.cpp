@@ -63,13 +63,13 @@ Status Node::status() const
         for (const auto family : kFamilies)
             if (conf_->network[family]) status.network.push_back(conf_->network[family]->network.to_string());
     if (wire_.wire.index) status.wires.push_back({wire_.wire.name, wire_.wire.index.value, wire_.wire.mtu});
-    const auto overlay_status = [&](Family family, const Mac& mac) -> Status::Overlay {
+    const auto overlay_status = [&](Family family) -> Status::Overlay {
         const std::string kind = has_flannel_devices() ? "flannel" : std::string(to_string(overlay_kind()));
-        return {overlay_name(family), overlay_[family].value, kind, mac.to_string()};
+        return {overlay_name(family), overlay_[family].value, kind, vtep_mac_[family].to_string()};
     };
-    if (overlay_.v4) status.overlay = overlay_status(Family::v4, vtep_mac_);
+    if (overlay_.v4) status.overlay = overlay_status(Family::v4);
     if (overlay_.v6 != overlay_.v4 && overlay_.v6)
-        (overlay_.v4 ? status.overlay6.emplace() : status.overlay) = overlay_status(Family::v6, vtep_mac6_);
+        (overlay_.v4 ? status.overlay6.emplace() : status.overlay) = overlay_status(Family::v6);
     const auto* carrying = carrier();
     if (carrying != nullptr) status.data_plane.kind = carrying == reconciler_.get() ? "programs" : "kernel overlay";
     if (no_programs_) status.data_plane.why = no_programs_->what;
@@ -125,15 +125,14 @@ Status Node::status() const
             "net.ipv6.conf.all.forwarding is 0: the node does not forward what needs its stack");
     if (has_flannel_devices())
         status.warnings.emplace_back("on flannel's devices: what they decapsulate (outer fragments, UDP super-packets, "
-                                     "what comes by an interface "
-                                     "that is no wire) is checked by its inner source only");
+                                     "what comes by an interface that is no wire) is checked by its inner source only");
     if (own_ && conf_->backend == Backend::vxlan && overlay_kind() == OverlayKind::veth)
         status.warnings.emplace_back(
             "no vxlan device (overlay veth): outer fragments, UDP super-packets that come by VXLAN and "
             "what the programs cannot encapsulate are lost (no_device); NICs do not parse VXLAN");
-    if (kernel_ && !is_flannels_ && conf_->network.v6 && vtep_mac6_ != vtep_mac_)
+    if (kernel_ && !is_flannels_ && conf_->network.v6 && vtep_mac_.v6 != vtep_mac_.v4)
         status.warnings.push_back("the kernel overlay does not take what comes for the IPv6 VtepMAC " +
-                                  vtep_mac6_.to_string() + ": the device has " + vtep_mac_.to_string());
+                                  vtep_mac_.v6.to_string() + ": the device has " + vtep_mac_.v4.to_string());
     if (const auto why = no_masquerade(); !why.empty()) status.warnings.push_back(why);
     for (const auto ifindex : egress_.without_ethernet)
         status.warnings.push_back("masquerade: not by " + interface_name(ifindex) + ": it has no Ethernet header");

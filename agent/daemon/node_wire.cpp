@@ -14,29 +14,10 @@ constexpr unsigned kEthernet = 1; // ARPHRD_ETHER
 
 } // namespace
 
-Result<IfaceView> Node::iface_view()
-{
-    IfaceView view;
-    TWILL_TRY_AS(links, nl::links(*socket_));
-    view.links = std::move(links);
-    TWILL_TRY_AS(addresses, nl::addresses(*socket_));
-    view.addresses = std::move(addresses);
-    for (const auto family : kFamilies) {
-        TWILL_TRY_AS(routes, nl::routes(*socket_, family));
-        view.routes.insert(view.routes.end(), routes.begin(), routes.end());
-    }
-    view.lookup = [this](const Ip& to) -> Result<nl::RouteLookup> {
-        TWILL_TRY_AS(found, nl::lookup(*socket_, to));
-        if (!found) return Error{ENETUNREACH, "no route to " + to.to_string()};
-        return *found;
-    };
-    return view;
-}
-
 /// Chooses the wire again; true when anything of the choice changed.
 Result<bool> Node::refresh_wire()
 {
-    TWILL_TRY_AS(view, iface_view());
+    TWILL_TRY_AS(view, read_iface_view(*socket_));
     PerFamily<bool> enabled;
     for (const auto family : kFamilies) enabled[family] = conf_->network[family].has_value();
     TWILL_TRY_AS(choice, choose_wire(settings_.iface, enabled, view));

@@ -11,6 +11,8 @@
 namespace twill {
 namespace {
 
+std::string_view prefix_of(Family family) { return family == Family::v4 ? "flannel." : "flannel-v6."; }
+
 /// As far as flannel compares it (vxlanLinksIncompat); its own address may be any of the wire's, as flannel chooses
 /// among several by other rules than we do.
 Result<bool> fits(nl::Socket& socket, const nl::Link& link, const FlannelDevice& want)
@@ -64,7 +66,12 @@ Result<> ensure_address(nl::Socket& socket, IfIndex device, const FlannelDevice&
 
 std::string flannel_device_name(Family family, Vni vni)
 {
-    return (family == Family::v4 ? "flannel." : "flannel-v6.") + std::to_string(vni.value);
+    return std::string(prefix_of(family)) + std::to_string(vni.value);
+}
+
+bool is_flannel_name(std::string_view name)
+{
+    return name.starts_with(prefix_of(Family::v4)) || name.starts_with(prefix_of(Family::v6));
 }
 
 Result<std::optional<nl::Link>> find_flannel_device(nl::Socket& socket, Family family, Vni vni)
@@ -78,8 +85,7 @@ Result<bool> is_flannel_port(nl::Socket& socket, std::uint16_t port)
 {
     TWILL_TRY_AS(links, nl::links(socket));
     return std::any_of(links.begin(), links.end(), [&](const nl::Link& link) {
-        return link.vxlan && !link.vxlan->collect_metadata && link.vxlan->port == port &&
-               (link.name.starts_with("flannel.") || link.name.starts_with("flannel-v6."));
+        return link.vxlan && !link.vxlan->collect_metadata && link.vxlan->port == port && is_flannel_name(link.name);
     });
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "agent/nl/socket.hpp"
 #include "agent/nl/types.hpp"
@@ -30,6 +31,9 @@ struct FlannelDevice {
 
 /// "flannel.<VNI>", "flannel-v6.<VNI>".
 std::string flannel_device_name(Family family, Vni vni);
+
+/// Has a device of that name, of whatever VNI, flannel's form? Its ipip device has, too.
+bool is_flannel_name(std::string_view name);
 
 /// The vxlan device of that name.
 Result<std::optional<nl::Link>> find_flannel_device(nl::Socket& socket, Family family, Vni vni);

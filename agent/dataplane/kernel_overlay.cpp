@@ -164,9 +164,9 @@ bool is_right(const KernelEntry& have, const KernelEntry& want)
 Result<KernelTables> KernelOverlay::read_tables()
 {
     KernelTables tables;
+    TWILL_TRY_AS(routes, nl::routes(socket_));
+    tables.routes = std::move(routes);
     for (const Family family : kFamilies) {
-        TWILL_TRY_AS(routes, nl::routes(socket_, family));
-        tables.routes.insert(tables.routes.end(), routes.begin(), routes.end());
         const auto* tunnel = tunnel_of(spec_, family);
         if (tunnel == nullptr || !is_flannels(family_of(spec_, family))) continue;
         TWILL_TRY_AS(vteps, nl::vteps(socket_, tunnel->device));

@@ -347,12 +347,10 @@ Result<> remove_overlay(nl::Socket& socket, std::string_view name)
 {
     TWILL_TRY_AS(link, find_overlay(socket, name));
     if (link) TWILL_TRY(nl::del_link(socket, link->index));
-    for (const Family family : kFamilies) {
-        TWILL_TRY_AS(routes, nl::routes(socket, family));
-        for (const auto& route : routes)
-            if (route.protocol == kRouteProtocol || route.protocol == kPeerRouteProtocol)
-                TWILL_TRY(nl::del_route(socket, route));
-    }
+    TWILL_TRY_AS(routes, nl::routes(socket));
+    for (const auto& route : routes)
+        if (route.protocol == kRouteProtocol || route.protocol == kPeerRouteProtocol)
+            TWILL_TRY(nl::del_route(socket, route));
     return Ok{};
 }
 

@@ -207,6 +207,14 @@ Result<std::vector<Route>> routes(Socket& socket, Family family)
     return all;
 }
 
+Result<std::vector<Route>> routes(Socket& socket)
+{
+    TWILL_TRY_AS(all, routes(socket, Family::v4));
+    TWILL_TRY_AS(more, routes(socket, Family::v6));
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+}
+
 Result<> put_route(Socket& socket, const Route& route)
 {
     Message message{RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE};

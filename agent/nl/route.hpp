@@ -18,8 +18,9 @@ inline constexpr std::uint8_t kRouteUnreachable = 7;
 /// table (cloned entries, multicast routing).
 Result<Route> parse_route(const nlmsghdr* message);
 
-/// The main table.
+/// The main table, of one family or of both.
 Result<std::vector<Route>> routes(Socket& socket, Family family);
+Result<std::vector<Route>> routes(Socket& socket);
 
 /// Adds the route, or replaces the one of the same table, destination and metric, whoever owns it.
 Result<> put_route(Socket& socket, const Route& route);

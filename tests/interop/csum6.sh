@@ -11,7 +11,7 @@ WIRE=$TWILL_BIN/tw-interop-wire
 for tool in bridge ethtool "$WIRE"; do command -v "$tool" >/dev/null || skip "missing: $tool"; done
 ! overlay_is veth || skip "-overlay=veth has no device that could make checksums"
 
-KERNEL4=10.42.200.0/24 KERNEL6=fd00:42:0:c8::/64 KERNEL_MAC=0a:aa:00:00:02:00
+KERNEL_MAC=0a:aa:00:00:02:00
 export LAB_NET_CONF='{
   "Network": "10.42.0.0/16", "SubnetLen": 24, "SubnetMax": "10.42.199.0",
   "EnableIPv6": true, "IPv6Network": "fd00:42::/48", "IPv6SubnetLen": 64, "IPv6SubnetMax": "fd00:42:0:c0::",
@@ -19,15 +19,9 @@ export LAB_NET_CONF='{
 }'
 
 lease_of() { jq -r "select(.Node == \"$1\") | .$2" "$LAB_DIR"/store/leases/*.json; } # NODE FIELD
-flannel_node() {
-	local node data="{\"VNI\":1,\"VtepMAC\":\"$KERNEL_MAC\"}"
-	cat >"$LAB_DIR/store/leases/10.42.200.0-24&fd00:42:0:c8::-64.json" <<-END
-		{"PublicIP": "$(node_ip k 4)", "PublicIPv6": "$(node_ip k 6)", "BackendType": "vxlan", "BackendData": $data,
-		"BackendV6Data": $data, "Subnet": "$KERNEL4", "IPv6Subnet": "$KERNEL6", "Node": "k"}
-	END
-	printf '%s\n' FLANNEL_NETWORK=10.42.0.0/16 FLANNEL_SUBNET=10.42.200.1/24 FLANNEL_IPV6_NETWORK=fd00:42::/48 \
-		FLANNEL_IPV6_SUBNET=fd00:42:0:c8::1/64 FLANNEL_MTU=1450 FLANNEL_IPMASQ=false >"$LAB_DIR/k/subnet.env"
-	flannel_device k "$KERNEL4" "$KERNEL6" "$KERNEL_MAC"
+flannel_side() { # k, and what it knows of the others
+	local node
+	flannel_node k 200 "$KERNEL_MAC" "$KERNEL_MAC"
 	for node in s t; do
 		flannel_peer k "$(lease_of "$node" Subnet)" "$(lease_of "$node" IPv6Subnet)" "$(node_ip "$node" 4)" "$(node_ip "$node" 6)" \
 			"$(lease_of "$node" BackendData.VtepMAC)"
@@ -83,7 +77,7 @@ test_lab
 for node in s t k; do node_add "$node" --segment 1; done
 for node in s t; do agent_start "$node"; done
 for node in s t; do wait_ready "$node"; done
-flannel_node
+flannel_side
 for node in s t k; do
 	pod_add "$node" pod --style bridge
 	pod_serve "$node" pod

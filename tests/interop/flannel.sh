@@ -3,6 +3,31 @@
 # The kernel's vxlan as flannel makes it: devices, and what flannel adds for each peer; sourced after lab.sh. From flannel
 # v0.28.9: backend/vxlan/device.go and vxlan_network.go.
 
+# Node number NUMBER's pods.
+flannel_pods4() { echo "10.42.$1.0/24"; }
+flannel_pods6() { printf 'fd00:42:0:%x::/64\n' "$1"; }
+
+# flannel_lease NUMBER NODE IPV4 IPV6 VTEP-MAC IPV6-VTEP-MAC [vxlan|host-gw]: its lease in the lab's store, atomically.
+flannel_lease() {
+	mkdir -p "$LAB_DIR/store/leases"
+	jq -n --arg backend "${7:-vxlan}" --arg pods4 "$(flannel_pods4 "$1")" --arg pods6 "$(flannel_pods6 "$1")" --arg node "$2" --arg v4 "$3" --arg v6 "$4" \
+		--arg mac4 "$5" --arg mac6 "$6" '{PublicIP: $v4, PublicIPv6: $v6, BackendType: $backend} +
+		if $backend == "vxlan" then {BackendData: {VNI: 1, VtepMAC: $mac4}, BackendV6Data: {VNI: 1, VtepMAC: $mac6}} else {} end +
+		{Subnet: $pods4, IPv6Subnet: $pods6, Expiration: "2099-01-01T00:00:00Z", Node: $node}' >"$LAB_DIR/store/new"
+	mv "$LAB_DIR/store/new" "$(flannel_lease_file "$1")"
+}
+flannel_lease_file() { echo "$LAB_DIR/store/leases/10.42.$1.0-24&$(flannel_pods6 "$1" | tr / -).json"; } # NUMBER
+
+# flannel_node NODE NUMBER VTEP-MAC IPV6-VTEP-MAC [vxlan|host-gw]: lease, subnet.env, and with vxlan its devices.
+flannel_node() {
+	flannel_lease "$2" "$1" "$(node_ip "$1" 4)" "$(node_ip "$1" 6)" "${@:3}"
+	printf '%s\n' FLANNEL_NETWORK=10.42.0.0/16 "FLANNEL_SUBNET=10.42.$2.1/24" FLANNEL_IPV6_NETWORK=fd00:42::/48 \
+		"FLANNEL_IPV6_SUBNET=fd00:42:0:$(printf %x "$2")::1/64" FLANNEL_MTU=1450 FLANNEL_IPMASQ=false >"$LAB_DIR/$1/subnet.env"
+	[[ ${5:-vxlan} == vxlan ]] || return 0
+	flannel_device "$1" "$(flannel_pods4 "$2")" "$(flannel_pods6 "$2")" "$3"
+	[[ $3 == "$4" ]] || ip -n "$(node_ns "$1")" link set dev flannel-v6.1 address "$4"
+}
+
 # flannel_device NODE POD-SUBNET4/24 POD-SUBNET6/64 VTEP-MAC [vxlan options of the IPv6 device]
 # VNI 1, port 8472, the device's MTU below the wire's by 50 and 70; the address is the subnet's first.
 flannel_device() {

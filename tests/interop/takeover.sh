@@ -14,6 +14,7 @@ for tool in bridge iptables ip6tables conntrack ss; do command -v "$tool" >/dev/
 . "$(dirname "$0")/kube_lib.sh"
 . "$(dirname "$0")/flanneld_lib.sh"
 . "$(dirname "$0")/mixed_lib.sh"
+. "$(dirname "$0")/../netns/snapshot.sh"
 . "$(dirname "$0")/takeover_lib.sh"
 # shellcheck disable=SC2034 # for kube_lib.sh
 ANNOTATIONS=$PREFIX

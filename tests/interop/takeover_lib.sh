@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: Apache-2.0
-# The scene of takeover.sh; sourced after mixed_lib.sh. a (taken over) and b have flanneld, c has twilld, out is a host behind the
-# router. kube-proxy runs on a and b.
+# The scene of takeover.sh; sourced after mixed_lib.sh and netns/snapshot.sh. a (taken over) and b have flanneld, c has twilld,
+# out is a host behind the router. kube-proxy runs on a and b.
 #
 #   scene_up STORE FAMILIES BACKEND   etcd|kubernetes, 4|46, vxlan|direct: c is on a's segment
 #   traffic_start, traffic_end     everything that has to live through the switches; one line for each switch says what it cost
@@ -285,33 +285,8 @@ own_in_store() {
 
 # --- sets ------------------------------------------------------------------------------------------------------------------------
 
-# Everything of a that flanneld, kube-proxy and twilld could have touched, one entry a line, without counters, ages, and what
-# the kernel learns by itself.
-snapshot() { entries >"$STATE/$1.new" && sort -u "$STATE/$1.new" >"$STATE/$1"; }
+snapshot() { node_entries a '^net\.ipv[46]\.' >"$STATE/$1.new" && sort -u "$STATE/$1.new" >"$STATE/$1"; } # FILE
 
-entries() (
-	set +e # sysctl and tc find things that they cannot read
-	ns=$(node_ns a)
-	ip -n "$ns" -o -d link show | sed 's/[a-z_]*_timer *[0-9.]*//g; s/^/link /'
-	ip -n "$ns" -o addr show | sed 's/^/addr /; s/valid_lft .*//'
-	for family in 4 6; do
-		ip -n "$ns" "-$family" route show table all | sed "s/^/route$family /; s/ expires [0-9]*sec//"
-		ip -n "$ns" "-$family" rule show | sed "s/^/rule$family /"
-		ip -n "$ns" "-$family" neigh show nud permanent | sed "s/^/neigh$family /"
-	done
-	node_exec a bridge -o fdb show | grep permanent | sed 's/^/fdb /'
-	node_exec a iptables-save | sed 's/^#.*//; s/\[[0-9]*:[0-9]*\]//; s/^/iptables /'
-	node_exec a ip6tables-save | sed 's/^#.*//; s/\[[0-9]*:[0-9]*\]//; s/^/ip6tables /'
-	node_exec a nft list ruleset 2>/dev/null | sed 's/packets [0-9]* bytes [0-9]*//; s/^/nft /'
-	node_exec a sysctl -a --pattern '^net\.ipv[46]\.' 2>/dev/null |
-		grep -vE 'fib_sync_mem|\.(stable_secret|retrans_time|base_reachable_time) |route\.flush|inet_peer' | sed 's/^/sysctl /'
-	node_exec a tc qdisc show | sed 's/^/qdisc /'
-	for dev in $(ip -n "$ns" -o link show | awk -F'[ :@]+' '{ print $2 }'); do
-		for hook in ingress egress; do node_exec a tc filter show dev "$dev" $hook 2>/dev/null | sed "s/^/filter $dev $hook /"; done
-	done
-	find "$LAB_PINS/a" -mindepth 1 2>/dev/null | sed 's/^/pin /'
-	exit 0
-)
 same_sets() { # WHAT FILE
 	snapshot now
 	check "$1: links, addresses, routes, rules, neighbours, fdb, firewall, sysctls, qdiscs and pins are as before" diff "$STATE/$2" "$STATE/now"

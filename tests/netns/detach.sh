@@ -3,36 +3,10 @@
 # `twillctl detach` leaves the node as it was before twilld: links, routes, addresses, neighbours, qdiscs, filters, rules,
 # sysctls and pins, as sets of full entries.
 . "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/snapshot.sh"
 
-# Everything that twilld could have touched, one entry a line. Counters, ages and what the kernel learns by itself
-# (reachable neighbours, multicast routes of the kernel come and go with links) are taken out.
 snapshot() { # NODE FILE
-	entries "$1" | sort -u >"$LAB_DIR/.lab/$2"
-}
-
-entries() {
-	local ns dev
-	set +e # in a subshell; sysctl and tc find things that they cannot read
-	ns=$(node_ns "$1")
-	ip -n "$ns" -o -d link show | sed 's/[a-z_]*_timer *[0-9.]*//g; s/^/link /'
-	ip -n "$ns" -o addr show | sed 's/^/addr /; s/valid_lft .*//'
-	ip -n "$ns" -4 route show table all | sed 's/^/route4 /'
-	ip -n "$ns" -6 route show table all | sed 's/^/route6 /; s/ expires [0-9]*sec//'
-	ip -n "$ns" rule show | sed 's/^/rule4 /'
-	ip -n "$ns" -6 rule show | sed 's/^/rule6 /'
-	ip -n "$ns" neigh show nud permanent | sed 's/^/neigh /'
-	ip -n "$ns" -6 neigh show nud permanent | sed 's/^/neigh6 /'
-	node_exec "$1" bridge -o fdb show | grep permanent | sed 's/^/fdb /'
-	node_exec "$1" tc qdisc show | sed 's/^/qdisc /'
-	for dev in $(ip -n "$ns" -o link show | awk -F'[ :@]+' '{ print $2 }'); do
-		node_exec "$1" tc filter show dev "$dev" ingress 2>/dev/null | sed "s/^/filter $dev ingress /"
-		node_exec "$1" tc filter show dev "$dev" egress 2>/dev/null | sed "s/^/filter $dev egress /"
-	done
-	node_exec "$1" nft list ruleset 2>/dev/null | sed 's/packets [0-9]* bytes [0-9]*//; s/^/nft /'
-	node_exec "$1" sysctl -a --pattern '^net\.' 2>/dev/null |
-		grep -vE 'nf_conntrack_count|fib_sync_mem|\.(stable_secret|retrans_time|base_reachable_time) |route\.flush|inet_peer' | sed 's/^/sysctl /'
-	find "$LAB_PINS/$1" -mindepth 1 2>/dev/null | sed 's/^/pin /'
-	return 0
+	node_entries "$1" '^net\.' | sort -u >"$LAB_DIR/.lab/$2"
 }
 
 # The node is as the snapshot `clean` has it.

@@ -7,18 +7,9 @@
 # Exit 77: not asked for; root, mmdebstrap or a mirror with arm64 is missing.
 set -euo pipefail
 
-source=$(cd "$(dirname "$0")/../.." && pwd)
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/twill
+LABEL=arm64
+. "$(dirname "$0")/root.sh"
 base=$cache/arm64-base-1.tar # another number when what is in it changes
-
-missing() {
-	echo "arm64: missing: $*"
-	exit 77
-}
-
-say() {
-	echo "arm64: $* (${SECONDS} s)"
-}
 
 # What ./dev deps installs for a build: libraries for arm64, tools for the machine that builds.
 packages() {
@@ -40,10 +31,7 @@ make_base() {
 	local sources
 	[[ ! -e $base ]] || return 0
 	sources=$("$source/vagrant/debian-sources" bookworm) || missing "a Debian mirror"
-	mmdebstrap --quiet --format=tar --mode=root --variant=minbase --architectures=amd64,arm64 \
-		--include="$(packages | paste -sd,)" bookworm "$base.new" - <<<"${sources//arch=amd64/arch=amd64,arm64}" ||
-		missing "bookworm's packages for arm64 from the mirror"
-	mv "$base.new" "$base"
+	debian_root "$base" "${sources//arch=amd64/arch=amd64,arm64}" --architectures=amd64,arm64 --include="$(packages | paste -sd,)"
 	say "root with the cross compiler made"
 }
 
@@ -53,8 +41,8 @@ build_in() { # root
 	tar -C "$1" --exclude='./dev/*' -xf "$base"
 	mount -t proc proc "$1/proc"
 	mount --rbind /dev "$1/dev"
-	mkdir -p "$1/src" "$1/root/.cache/ccache" "${CCACHE_DIR:-$HOME/.cache/ccache}"
-	mount --bind "${CCACHE_DIR:-$HOME/.cache/ccache}" "$1/root/.cache/ccache"
+	mkdir -p "$1/src"
+	mount_ccache "$1"
 	git -c safe.directory='*' -C "$source" archive HEAD | tar -C "$1/src" -x
 	chroot "$1" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
 		PKG_CONFIG_LIBDIR=/usr/lib/aarch64-linux-gnu/pkgconfig:/usr/share/pkgconfig bash -euc '
@@ -76,16 +64,4 @@ fi
 
 build=${1:?usage: tests/vm/arm64.sh BUILD_DIR}
 [[ ${TWILL_FULL:-} ]] || { echo "arm64: only with --full: downloads half a gigabyte" && exit 77; }
-[[ $(id -u) == 0 ]] || missing "root (namespaces, chroot)"
-type -P mmdebstrap >/dev/null || missing "mmdebstrap (./dev deps vm)"
-mkdir -p "$cache" "$build/vm"
-root=$(mktemp -d "$build/vm/arm64.XXXXXX")
-chmod 755 "$root"
-code=0
-# unshare itself ignores SIGTERM; killed, it takes everything inside with it.
-unshare --mount --pid --fork --kill-child bash "$0" --inside "$root" &
-inside=$!
-trap 'kill -9 "$inside" 2>/dev/null || true; wait; rm -rf --one-file-system "$root"' EXIT
-trap 'exit 143' TERM INT
-wait "$inside" || code=$?
-exit "$code"
+run_inside "$build" --mount --pid

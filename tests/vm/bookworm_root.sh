@@ -7,28 +7,16 @@
 # keeps them. Exit 77: root or mmdebstrap or a mirror is missing.
 set -euo pipefail
 
-source=$(cd "$(dirname "$0")/../.." && pwd)
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/twill
+LABEL=bookworm-root
+. "$(dirname "$0")/root.sh"
 base=$cache/bookworm-base-2.tar # another number when what is in it changes
-
-missing() {
-	echo "bookworm-root: missing: $*"
-	exit 77
-}
-
-say() {
-	echo "bookworm-root: $* (${SECONDS} s)"
-}
 
 # The base is made anew every week: the point is today's Debian 12.
 make_base() {
 	local sources
 	if [[ -e $base && $(find "$base" -mtime -7) ]]; then return; fi
 	sources=$("$source/vagrant/debian-sources" bookworm) || missing "a Debian mirror"
-	mmdebstrap --quiet --format=tar --mode=root --variant=minbase --include=git,ca-certificates,ccache \
-		bookworm "$base.new" - <<<"$sources" ||
-		missing "bookworm packages from the mirror"
-	mv "$base.new" "$base"
+	debian_root "$base" "$sources" --include=git,ca-certificates,ccache
 	say "base made"
 }
 
@@ -42,9 +30,9 @@ mount_root() { # root
 		touch "$1/dev/$device"
 		mount --bind "/dev/$device" "$1/dev/$device"
 	done
-	mkdir -p "$cache/bookworm-debs/partial" "${CCACHE_DIR:-$HOME/.cache/ccache}" "$1/root/.cache/ccache"
+	mkdir -p "$cache/bookworm-debs/partial"
 	mount --bind "$cache/bookworm-debs" "$1/var/cache/apt/archives"
-	mount --bind "${CCACHE_DIR:-$HOME/.cache/ccache}" "$1/root/.cache/ccache"
+	mount_ccache "$1"
 	cp -L /etc/resolv.conf /etc/hosts "$1/etc/"
 	# A root that is thrown away needs no fsync and no manuals, and no service may start in it.
 	printf '%s\n' force-unsafe-io 'path-exclude=/usr/share/doc/*' 'path-exclude=/usr/share/man/*' \
@@ -89,16 +77,4 @@ if [[ ${1:-} == --inside ]]; then
 fi
 
 build=${1:?usage: tests/vm/bookworm_root.sh BUILD_DIR}
-[[ $(id -u) == 0 ]] || missing "root (namespaces, chroot)"
-type -P mmdebstrap >/dev/null || missing "mmdebstrap (./dev deps vm)"
-mkdir -p "$cache" "$build/vm"
-root=$(mktemp -d "$build/vm/bookworm.XXXXXX")
-chmod 755 "$root"
-code=0
-# unshare itself ignores SIGTERM; killed, it takes everything inside with it.
-unshare --mount --pid --uts --ipc --fork --kill-child bash "$0" --inside "$root" &
-inside=$!
-trap 'kill -9 "$inside" 2>/dev/null || true; wait; rm -rf --one-file-system "$root"' EXIT
-trap 'exit 143' TERM INT
-wait "$inside" || code=$?
-exit "$code"
+run_inside "$build" --mount --pid --uts --ipc
