@@ -99,13 +99,13 @@ ip -n "twl-$LAB_NAME-isp" route add "$(status node-a '.lease.pods[0]')" via 203.
 check "but not to excepted networks" comes_as pod-a1 isp 203.0.114.1 "$(pod_ip node-a pod-a1 4)"
 
 # --- another address, another interface
-lab_spawn node-a-pod-a1 "$TRAFFIC" tcp-quiet 203.0.113.1 5001 >"$LAB_DIR/.lab/quiet"
+lab_spawn node-a-pod-a1 "$TRAFFIC" tcp-quiet 203.0.113.1 5001 --timeout "$(scaled 60)" >"$LAB_DIR/.lab/quiet"
 quiet=$LAB_PID
 check "a connection under the old address" wait_until "$(scaled 5)" sees isp 203.0.113.2
 ip -n "$NODE" addr del 203.0.113.2/24 dev wan0
 ip -n "$NODE" addr add 203.0.113.3/24 dev wan0
 check "with the address its flow ends" wait_until "$(scaled 5)" status_of_flows 0
-kill "$quiet"
+kill "$quiet" || : # it may have noticed
 ip -n "$NODE" addr add 203.0.115.3/24 dev wan0
 ip -n "twl-$LAB_NAME-isp" addr add 203.0.115.1/24 dev cust
 takes() { comes_as pod-a1 isp "$1" "$2"; }
