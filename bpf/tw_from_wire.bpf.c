@@ -32,6 +32,25 @@ static __always_inline int tw_receive_quick(struct __sk_buff *skb)
 	return TW_BY_FAMILY(skb, tw_receive_family);
 }
 
+/* enum tw_nat_if_flags of the interface. With masquerade the program is also where no peer is. */
+static __always_inline __u32 tw_arrival_flags(struct __sk_buff *skb)
+{
+	struct tw_nat_if *at = tw_cfg.nat ? bpf_map_lookup_elem(&tw_nat_ifs, TW_KEY(tw_ifindex(skb))) : 0;
+
+	return at ? at->flags : 0;
+}
+
+/* A reply has its old destination again. Behind a bridge br_netfilter has shown it to conntrack before, under the other
+ * one, and the stack would not ask again: what goes round by the device's ingress is forgotten there. */
+static __always_inline int tw_reply(struct __sk_buff *skb)
+{
+	if (!(tw_arrival_flags(skb) & TW_NAT_IF_BRIDGE))
+		return TW_STACK(NAT_IN);
+	tw_note_put(skb, TW_NOTE_ROUND);
+	return bpf_redirect(tw_ifindex(skb), BPF_F_INGRESS) == TC_ACT_REDIRECT ? TW_SENT(NAT_IN)
+									       : TW_DROP(KERNEL_ERROR);
+}
+
 /* Any packet. */
 static __always_inline int tw_receive_any(struct __sk_buff *skb)
 {
@@ -50,9 +69,11 @@ static __always_inline int tw_receive_any(struct __sk_buff *skb)
 	if (ret && tw_check_untold_sender(skb, &pkt))
 		return TW_DROP(SPOOF_NODE);
 	if (!ret)
-		ret = tw_open(skb, &pkt, &arrival);
+		ret = tw_arrival_flags(skb) & TW_NAT_IF_ASIDE ? TW_STACK(NOT_OURS) : tw_open(skb, &pkt, &arrival);
 	else if (ret == TW_STACK(NOT_OURS) || ret == TW_STACK(FRAGMENT))
 		ret = tw_open_direct(skb, &pkt, &arrival, ret);
+	if (!ret && !arrival.room && tw_arrival_flags(skb) & TW_NAT_IF_ASIDE)
+		ret = TW_STACK(NOT_OURS); /* the stack asks whether the source may come by here */
 	return ret ? ret : tw_receive(skb, &pkt, &arrival);
 }
 
@@ -64,7 +85,7 @@ int tw_from_wire(struct __sk_buff *skb)
 
 	/* What is nobody's may be a reply to a masqueraded flow. Fragments are for the same address as VXLAN. */
 	if (tw_cfg.nat && ret == TW_LONG_WAY) {
-		quick = tw_nat_quick_in(skb);
+		quick = tw_note_is(skb, TW_NOTE_ROUND) ? TW_NAT_MISS : tw_nat_quick_in(skb);
 		if (quick != TW_LONG_WAY && quick != TW_NAT_MISS)
 			ret = quick;
 	}
@@ -72,5 +93,7 @@ int tw_from_wire(struct __sk_buff *skb)
 		ret = tw_receive_any(skb);
 	if (tw_cfg.nat && quick != TW_NAT_MISS && (ret == TW_STACK(NOT_OURS) || ret == TW_STACK(FRAGMENT)))
 		ret = tw_nat_arrive(skb, ret);
+	if (tw_cfg.nat && ret == TW_STACK(NAT_IN))
+		ret = tw_reply(skb);
 	return tw_finish(TW_HOOK_FROM_WIRE, ret);
 }

@@ -6,7 +6,8 @@
 SEC("tc")
 int tw_to_wire(struct __sk_buff *skb)
 {
-	int ret = tw_cfg.nat ? tw_nat_quick_out(skb) : TW_STACK(NAT_NOT);
+	/* What has a VLAN tag has left by the VLAN's device, and been here before. */
+	int ret = tw_cfg.nat && !skb->vlan_present ? tw_nat_quick_out(skb) : TW_STACK(NAT_NOT);
 
 	if (tw_cfg.nat && ret == TW_LONG_WAY)
 		ret = tw_nat_leave(skb, 0);

@@ -39,10 +39,13 @@ public:
                 continue;
             }
             if (!may_lead_out(link) || !leads_out(ifindex)) continue;
-            if (link.type == kEthernet)
-                egress.interfaces.emplace(ifindex, interface(ifindex, true));
-            else
+            if (link.type != kEthernet) {
                 egress.without_ethernet.push_back(ifindex);
+                continue;
+            }
+            auto& made = egress.interfaces.emplace(ifindex, interface(ifindex, true)).first->second;
+            made.is_bridge = link.kind == "bridge";
+            made.is_aside = scope_.wires && !scope_.wires->contains(ifindex);
         }
         return egress;
     }

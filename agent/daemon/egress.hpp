@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <set>
 #include <utility>
 #include <vector>
@@ -25,6 +26,7 @@ struct EgressScope {
     PerFamily<std::optional<Cidr>> network; ///< the cluster's pods
     std::set<IfIndex> overlay;              ///< get an entry all the same: the node's way to other nodes' pods
     std::set<IfIndex> inside;               ///< pods' interfaces
+    std::optional<std::set<IfIndex>> wires; ///< by which peers are reached; nullopt: not known yet
 };
 
 struct Egress {

@@ -430,6 +430,7 @@ void Node::reconcile()
 void Node::become_ready()
 {
     ready_ = true;
+    mark(&Stale::nat); // now the wires are known
     log::info("node is ready",
               {{"lease", own_->key}, {"peers", plan_.peers.size()}, {"pending", plan_.pending.size()}});
     if (auto told = sd_notify("READY=1"); !told) log::warn("sd_notify failed", told.error());

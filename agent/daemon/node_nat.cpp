@@ -76,6 +76,7 @@ Result<> Node::find_egress_interfaces(std::set<Ip>& local)
     for (const auto family : kFamilies)
         if (overlay_[family]) scope.overlay.insert(overlay_[family]);
     for (const auto& [ifindex, pod] : discovery_.pod_interfaces()) scope.inside.insert(ifindex);
+    if (ready_) scope.wires = wires_;
     if (needs_routes(view, scope)) {
         for (const auto family : kFamilies) {
             TWILL_TRY_AS(routes, nl::routes(*socket_, family));

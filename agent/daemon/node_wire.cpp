@@ -108,8 +108,9 @@ Result<> Node::refresh_routes(bool all)
         }
     }
     plan_ = plan_peers(leases_, underlay_, peer_settings());
-    wires_ = {wire_.wire.index};
-    for (const auto& [pods, peer] : plan_.peers) wires_.insert(peer.wire);
+    std::set<IfIndex> wires{wire_.wire.index};
+    for (const auto& [pods, peer] : plan_.peers) wires.insert(peer.wire);
+    if (wires != std::exchange(wires_, wires)) mark(&Stale::nat); // what may come in there is another question
     for (auto* one : {kernel_reconciler_.get(), reconciler_.get()})
         if (one != nullptr) one->set_peers(plan_.peers);
     if (trouble) return *trouble;

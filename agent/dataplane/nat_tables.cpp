@@ -39,6 +39,8 @@ tw_nat_if to_abi(const NatInterface& interface)
         value.on_link[i] = to_net(interface.on_link[i].first);
         value.from[i] = to_abi(interface.on_link[i].second);
     }
+    if (interface.is_bridge) value.flags |= TW_NAT_IF_BRIDGE;
+    if (interface.is_aside) value.flags |= TW_NAT_IF_ASIDE;
     return value;
 }
 

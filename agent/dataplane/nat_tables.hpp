@@ -22,6 +22,8 @@ namespace twill {
 struct NatInterface {
     PerFamily<std::optional<Ip>> address;     ///< nullopt: none, what needs one is refused
     std::vector<std::pair<Cidr, Ip>> on_link; ///< for these destinations instead, the first that matches
+    bool is_bridge = false;                   ///< br_netfilter may show conntrack what arrives
+    bool is_aside = false;                    ///< no wire: what arrives is no peer's
     bool operator==(const NatInterface&) const = default;
 };
 

@@ -175,6 +175,7 @@ static __always_inline void tw_put_mac(void *at, const volatile __u8 *mac)
 #define TW_NOTE		0x8e1d5a37
 #define TW_NOTE_CARRIED 0x74770001 /* by tw_from_pod, to the overlay device: nothing that the stack forwards */
 #define TW_NOTE_CHECKED 0x74770002 /* put onto the overlay device: not decapsulated by it */
+#define TW_NOTE_ROUND	0x74770003 /* by tw_from_wire, to itself: has its old destination */
 
 static __always_inline void tw_note_put(struct __sk_buff *skb, __u32 note)
 {

@@ -73,14 +73,22 @@ struct tw_nat_range {
 };
 TW_ASSERT_SIZE(struct tw_nat_range, 16);
 
+enum tw_nat_if_flags {
+	TW_NAT_IF_BRIDGE =
+		1, /* a bridge: netfilter may have seen what arrives, before a reply got its old destination */
+	TW_NAT_IF_ASIDE =
+		2, /* no wire: only replies that arrive here are ours, not VXLAN nor packets of direct peers */
+};
+
 /* Addresses that what leaves by an interface gets; value of tw_nat_ifs, whose key is the interface index. */
 struct tw_nat_if {
 	struct tw_addr v4; /* all zero: none */
 	struct tw_addr v6;
 	struct tw_net on_link[TW_NAT_NETS]; /* for a destination inside: `from` of the same index instead */
 	struct tw_addr from[TW_NAT_NETS];
+	__u32 flags; /* enum tw_nat_if_flags */
 };
-TW_ASSERT_SIZE(struct tw_nat_if, 32 + TW_NAT_NETS * 48);
+TW_ASSERT_SIZE(struct tw_nat_if, 36 + TW_NAT_NETS * 48);
 
 /* Room in which the programs work on one packet; value of tw_nat_work, one for each CPU. Means nothing afterwards. */
 struct tw_nat_work {

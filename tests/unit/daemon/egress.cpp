@@ -17,7 +17,7 @@ struct World {
     std::map<IfIndex, nl::Link> links;
     std::vector<nl::Address> addresses;
     std::vector<nl::Route> routes;
-    EgressScope scope{{cidr("10.42.0.0/16"), cidr("fd00:42::/48")}, {IfIndex{9}}, {}};
+    EgressScope scope{{cidr("10.42.0.0/16"), cidr("fd00:42::/48")}, {IfIndex{9}}, {}, {}};
 
     nl::Link& link(int index, const char* kind = "", int master = 0)
     {
@@ -103,6 +103,21 @@ TEST_CASE("egress: out lead interfaces with an address or a route outside of the
     CHECK(world.leading_out() == std::vector<int>{2, 3, 5, 11, 14});
     CHECK(world.find().overlay.at(IfIndex{9}).address.v4 == ip("10.42.1.0"));
     CHECK(needs_routes(world.view(), world.scope));
+}
+
+TEST_CASE("egress: what is a bridge, and what is no wire, is told to the programs")
+{
+    World world;
+    world.link(2);
+    world.address(2, "192.0.2.10", 24);
+    world.link(5, "bridge");
+    world.address(5, "172.17.0.1", 16);
+    const auto flags = [&](int ifindex) { return to_abi(world.find().interfaces.at(IfIndex{ifindex})).flags; };
+    CHECK(flags(2) == 0);
+    CHECK(flags(5) == TW_NAT_IF_BRIDGE); // which interfaces are wires is not known yet
+    world.scope.wires = {IfIndex{2}};
+    CHECK(flags(2) == 0);
+    CHECK(flags(5) == (TW_NAT_IF_BRIDGE | TW_NAT_IF_ASIDE));
 }
 
 TEST_CASE("egress: what has no Ethernet header is named")
