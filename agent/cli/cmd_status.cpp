@@ -51,6 +51,17 @@ void print_data_plane(const Env& env, const Json& s)
     line(env, "fast path",
          std::string(flag(fast, "on") ? "on" : "off") + "  (" + text(fast, "mode") + ")" +
              (why.empty() ? "" : "  " + why));
+    if (const Json& masquerade = member(s, "masquerade");
+        text(masquerade, "rules") != "off" && masquerade.is_object()) {
+        line(env, "masquerade",
+             std::string(flag(masquerade, "on") ? "on" : "off") + "  (rules of " + text(masquerade, "rules") +
+                 ")  room for " + text(masquerade, "capacity") + " flows");
+        for (const auto& out : member(masquerade, "interfaces"))
+            line(env, "leads out",
+                 text(out, "name") + " (" + text(out, "ifindex") + ")" +
+                     (text(out, "ipv4").empty() ? "" : "  " + text(out, "ipv4")) +
+                     (text(out, "ipv6").empty() ? "" : "  " + text(out, "ipv6")));
+    }
     for (const auto& feature : member(s, "features")) {
         const bool is_on = flag(feature, "on");
         line(env, "feature",

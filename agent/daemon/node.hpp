@@ -175,6 +175,7 @@ private:
     tw_nat_rules nat_rules() const;
     /// Why there is none though it was asked for; empty: there is.
     std::string no_masquerade() const;
+    Status::Masquerade masquerade_status() const;
     Result<> refresh_nat();
     Result<> find_egress_interfaces(std::set<Ip>& local);
     /// Is conntrack able to tell who began a flow? True when the answer changed.

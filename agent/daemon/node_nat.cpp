@@ -6,6 +6,7 @@
 #include "agent/nl/addr.hpp"
 #include "agent/nl/conntrack.hpp"
 #include "agent/nl/route.hpp"
+#include "maps/nat_view.hpp"
 
 namespace twill {
 
@@ -34,6 +35,20 @@ std::string Node::no_masquerade() const
                             : no_programs_                   ? no_programs_->what
                                                              : "the programs are not up yet";
     return "masquerade: not available" + std::string(is_flannels_ ? " but by rules that flannel left: " : ": ") + why;
+}
+
+Status::Masquerade Node::masquerade_status() const
+{
+    Status::Masquerade status;
+    if (!settings_.ip_masq || !conf_) return status;
+    status.on = masquerades();
+    status.rules = nat_rules_name(static_cast<std::uint8_t>(nat_rules()));
+    status.capacity = settings_.nat_max;
+    if (status.on)
+        for (const auto& [ifindex, out] : egress_.interfaces)
+            status.interfaces.push_back(
+                {name_of(discovery_, ifindex), ifindex.value, text(out.address.v4), text(out.address.v6)});
+    return status;
 }
 
 /// Interfaces that lead out, their addresses, ports and exceptions: as they are now.

@@ -79,6 +79,7 @@ Status Node::status() const
         status.fast_path.why = "switched off";
     else if (no_programs_)
         status.fast_path.why = "no programs";
+    status.masquerade = masquerade_status();
     if (probed_)
         for (const auto& feature : kFeatures)
             status.features.push_back({std::string(feature.name), features_.*feature.on,

@@ -35,6 +35,19 @@ Json lease_json(const Status::Lease& lease)
             {"expires", lease.expires ? rfc3339(*lease.expires) : ""}};
 }
 
+Json masquerade_json(const Status::Masquerade& masquerade)
+{
+    return {{"on", masquerade.on},
+            {"rules", masquerade.rules},
+            {"capacity", masquerade.capacity},
+            {"interfaces", list(masquerade.interfaces, [](const Status::Masquerade::Interface& interface) {
+                 return Json{{"name", interface.name},
+                             {"ifindex", interface.ifindex},
+                             {"ipv4", interface.ipv4},
+                             {"ipv6", interface.ipv6}};
+             })}};
+}
+
 Json overlay_json(const Status::Overlay& overlay)
 {
     return {{"name", overlay.name}, {"ifindex", overlay.ifindex}, {"kind", overlay.kind}, {"mac", overlay.mac}};
@@ -61,6 +74,7 @@ std::string to_json(const Status& s)
     if (s.overlay6) out["overlay6"] = overlay_json(*s.overlay6);
     out["data_plane"] = Json{{"kind", s.data_plane.kind}, {"why", s.data_plane.why}};
     out["fast_path"] = Json{{"mode", s.fast_path.mode}, {"on", s.fast_path.on}, {"why", s.fast_path.why}};
+    out["masquerade"] = masquerade_json(s.masquerade);
     out["features"] = list(s.features, [](const Status::Feature& feature) {
         return Json{
             {"name", feature.name}, {"on", feature.on}, {"setting", feature.setting}, {"effect", feature.effect}};

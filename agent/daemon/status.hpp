@@ -46,6 +46,17 @@ struct Status {
         bool on = false;
         std::string why;
     };
+    struct Masquerade {
+        struct Interface {
+            std::string name;
+            int ifindex = 0;
+            std::string ipv4, ipv6; ///< what leaves by it gets this one; empty: none
+        };
+        bool on = false;
+        std::string rules = "off";  ///< "iptables", "nft": as flannel's; "off": not asked for
+        std::uint64_t capacity = 0; ///< flows
+        std::vector<Interface> interfaces;
+    };
     struct Feature {
         std::string name;
         bool on = false;
@@ -92,6 +103,7 @@ struct Status {
     std::optional<Overlay> overlay6; ///< where IPv6 has a device of its own, as with flannel
     DataPlane data_plane;
     FastPath fast_path;
+    Masquerade masquerade;
     std::vector<Feature> features;
     std::vector<Attachment> attachments;
     Peers peers;

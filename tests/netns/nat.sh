@@ -87,6 +87,8 @@ for family in 4 6; do
 	check "IPv$family: to a pod of another node: row 2" foretold $family node-b-pod-b1 "$(pod_ip node-b pod-b1 $family)" 2 "$pod"
 	check "IPv$family: to this node itself" foretold $family node-a "$node" 5 "$pod"
 done
+check "status names the ways out" same '[true,"iptables",100000,["eth0","192.0.2.10","2001:db8:1::10"],["wan0","203.0.113.2","2001:db8:3::2"]]' \
+	"$(status node-a '.masquerade | [.on, .rules, .capacity] + (.interfaces | sort_by(.name) | map([.name, .ipv4, .ipv6])) | tojson')"
 check "what is marked is kube-proxy's" same 1 "$(trace 10.42.1.5 192.0.2.1 --mark 0x4000 | jq .row)"
 
 # --- list, stats, bpftool, without the agent ----------------------------------------------------------------------------------------

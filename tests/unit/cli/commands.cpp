@@ -22,6 +22,8 @@ Json status_of_node()
         "network":["10.42.0.0/16"],"wires":[{"name":"eth0","ifindex":2,"mtu":1500}],
         "overlay":{"name":"twill0","ifindex":5,"kind":"vxlan","mac":"12:00:00:00:00:01"},
         "fast_path":{"mode":"auto","on":true,"why":""},
+        "masquerade":{"on":true,"rules":"nft","capacity":100000,
+                      "interfaces":[{"name":"eth0","ifindex":2,"ipv4":"192.0.2.10","ipv6":""}]},
         "features":[{"name":"tcx","on":false,"setting":"auto","effect":"clsact is used"}],
         "attachments":[{"program":"tw_from_wire","ifindex":2,"interface":"eth0","kind":"clsact"}],
         "peers":{"programmed":2,"pending":0},"pending":[],"bad_leases":[],"endpoints":3,
@@ -47,7 +49,8 @@ TEST_CASE("status: a healthy node is shown whole and exits with 0")
          {"node        a\n", "ready       yes\n", "store       file:///s  ok\n",
           "lease       10.42.1.0/24  public IP 192.0.2.10  backend vxlan  VTEP MAC 12:00:00:00:00:01  expires never\n",
           "wire        eth0 (2)  mtu 1500\n", "overlay     twill0 (5)  vxlan  12:00:00:00:00:01\n",
-          "fast path   on  (auto)\n", "feature     tcx  off  (auto)  clsact is used\n",
+          "fast path   on  (auto)\n", "masquerade  on  (rules of nft)  room for 100000 flows\n",
+          "leads out   eth0 (2)  192.0.2.10\n", "feature     tcx  off  (auto)  clsact is used\n",
           "program     tw_from_wire  eth0 (2)  clsact\n", "peers       2 programmed, 0 pending\n", "endpoints   3\n",
           "conflict    10.42.1.2 of eth0 (2) claimed by (9)  4 times\n", "warning     ip_forward is 0\n"}) {
         CAPTURE(line);

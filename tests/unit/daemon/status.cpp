@@ -15,7 +15,7 @@ TEST_CASE("status: an empty status has every key, in the documented order")
         R"("lease":{"key":"","pods":[],"public_ip":[],"backend":"","vtep_mac":[],"expires":""},)"
         R"("network":[],"wires":[],"overlay":{"name":"","ifindex":0,"kind":"","mac":""},)"
         R"("data_plane":{"kind":"","why":""},)"
-        R"("fast_path":{"mode":"","on":false,"why":""},"features":[],"attachments":[],)"
+        R"("fast_path":{"mode":"","on":false,"why":""},"masquerade":{"on":false,"rules":"off","capacity":0,"interfaces":[]},"features":[],"attachments":[],)"
         R"("peers":{"programmed":0,"pending":0},"pending":[],"bad_leases":[],"endpoints":0,)"
         R"("addr_conflict":0,"conflicts":[],"warnings":[]})";
     CHECK(to_json(Status{}) == expected);
