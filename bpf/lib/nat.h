@@ -175,6 +175,37 @@ static __always_inline int tw_nat_begin(struct __sk_buff *skb, struct tw_nat_job
 	return port < 0 ? port : tw_nat_apply(skb, job, 0, (__u16)port);
 }
 
+/* Is job->addr none of the interface's? */
+__noinline int tw_nat_is_strange(struct __sk_buff *skb)
+{
+	const struct tw_nat_if *out = bpf_map_lookup_elem(&tw_nat_ifs, TW_KEY(tw_ifindex(skb)));
+	struct tw_nat_job *job = tw_nat_job();
+	const __u64 *addr, *from;
+	int known;
+
+	if (!out || !job)
+		return 0;
+	addr = (const __u64 *)&job->addr;
+	from = (const __u64 *)&out->v4;
+	known = !((from[0] ^ addr[0]) | (from[1] ^ addr[1])) | !((from[2] ^ addr[0]) | (from[3] ^ addr[1]));
+	from = (const __u64 *)out->from;
+#pragma unroll
+	for (int i = 0; i < TW_NAT_NETS; i++)
+		known |= !((from[2 * i] ^ addr[0]) | (from[2 * i + 1] ^ addr[1]));
+	return !known;
+}
+
+/* Does a flow go on by an interface that has not its address? As with the kernel it is a new one then. TCP would not
+ * begin anew: it goes on as it is. */
+static __always_inline int tw_nat_has_moved(struct __sk_buff *skb, struct tw_nat_job *job,
+					    const struct tw_nat_flow *half)
+{
+	if (half->plain || job->pkt.quoted.l4_off || job->pkt.key.proto == IPPROTO_TCP)
+		return 0;
+	tw_nat_addr_copy(&job->addr, &half->addr);
+	return (int)tw_forget(skb, (__u32)tw_nat_is_strange(skb));
+}
+
 /* A packet that leaves by skb->ifindex. `overlay`: that is the overlay device, where what pods of this node send is no
  * matter of masquerade. */
 __noinline int tw_nat_leave(struct __sk_buff *skb, __u32 overlay)
@@ -208,6 +239,10 @@ __noinline int tw_nat_leave(struct __sk_buff *skb, __u32 overlay)
 		return TW_STACK(NAT_NOT);
 	job->now = now = tw_nat_now();
 	half = bpf_map_lookup_elem(&tw_nat_fwd, &pkt->key);
+	if (half && rule && tw_nat_has_moved(skb, job, half)) {
+		bpf_map_delete_elem(&tw_nat_fwd, &pkt->key); /* its other half ends by itself */
+		half = 0;
+	}
 	if (half && tw_nat_is_alive(half, now) && (pkt->quoted.l4_off || tw_nat_touch(skb, job, half, 0))) {
 		if (half->plain)
 			return TW_STACK(NAT_NOT);

@@ -59,3 +59,34 @@ TEST_CASE("nat ways: by what is no wire come replies, and no peers")
         expect(a.from_wire(direct), kRedirect, TW_R_TO_LOCAL);
     }
 }
+
+TEST_CASE("nat ways: a flow that goes on by an interface with another address is a new one, but for TCP")
+{
+    for (const Net& net : nets()) {
+        const NatNode a = nat_node();
+        const auto question = leaving(net.pod1, net.outside);
+        const auto before = a.send(question + udp());
+        const auto syn = a.send(question + Layers{Tcp{.flags = 0x02}});
+        REQUIRE(before);
+        REQUIRE(syn);
+        CHECK(before->src == net.node_a);
+        a.set_address(a.wire, ip("203.0.113.99"), ip("2001:db8:99::1"));
+        a.pass(1); // it is asked once a second
+        const Ip now = net.family == Family::v4 ? ip("203.0.113.99") : ip("2001:db8:99::1");
+        const auto after = a.send(question + udp());
+        REQUIRE(after);
+        CHECK(after->src == now);
+        CHECK(a.send(question + udp()) == after);
+        CHECK(a.send(question + Layers{Tcp{.flags = 0x10}}) == syn);
+        // Its answers find back; those to the old address are nobody's any more.
+        const auto answers = [&](const Ip& to, std::uint16_t port) {
+            return a.receive(arriving(net.outside, to) +
+                             Layers{Udp{.sport = before->dport, .dport = port, .len = {}, .csum = {}}});
+        };
+        REQUIRE(answers(now, after->sport));
+        CHECK(answers(now, after->sport)->dst == net.pod1);
+        a.pass(1); // when the other half is looked at
+        CHECK_FALSE(answers(net.node_a, before->sport));
+        CHECK(a.count("tw_nat_fwd") == 2);
+    }
+}
