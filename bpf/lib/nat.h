@@ -281,7 +281,7 @@ static __always_inline void tw_nat_note(struct __sk_buff *skb, struct tw_nat_job
 			half->until = until;
 		return;
 	}
-	at = tw_nat_place(skb);
+	at = tw_nat_place(skb, 1);
 	if (at < 0)
 		return;
 	job->half[0] = job->half[1] = 0;

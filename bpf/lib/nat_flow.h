@@ -8,7 +8,8 @@
  * its replies in tw_nat_rev; each with its key is the whole flow, and both say the same of state and time. Nothing
  * evicts one, and nobody has to tidy up: a half whose time is over counts as absent and goes when somebody meets it. */
 
-#define TW_NAT_PLACES 32 /* for a flow, looked at */
+#define TW_NAT_PLACES	32 /* for a flow, looked at */
+#define TW_NAT_NO_PLACE 0xffffffffU
 
 /* In seconds, by enum tw_nat_state: the defaults of the kernel's nf_conntrack_*. */
 static const __u32 tw_nat_timeouts[16] = {
@@ -150,12 +151,16 @@ static __always_inline void tw_nat_stamp(struct tw_nat_flow *half, __u8 state, _
 	half->until = until;
 }
 
-/* A place for one more flow, in tw_nat_slots: an empty one, or that of a flow whose time is over, which ends here. -1:
- * none found. job->rev is written. */
-__noinline int tw_nat_place(struct __sk_buff *skb)
+/* A place for one more flow, in tw_nat_slots: an empty one, that of a flow whose time is over, which ends here, or at
+ * last that of a plain one, whose loss does less harm than a flow refused. -1: none found. `plain`: it is for a plain
+ * one, which anybody outside can cause: only half of the places are for those, and they take none from each other.
+ * job->rev is written. */
+__noinline int tw_nat_place(struct __sk_buff *skb, __u32 plain)
 {
-	__u32 any = bpf_get_prandom_u32(), at = tw_cfg.nat_max ? any % tw_cfg.nat_max : 0;
+	__u32 max = plain ? tw_cfg.nat_max / 2 : tw_cfg.nat_max;
+	__u32 any = bpf_get_prandom_u32(), at = max ? any % max : 0, weak = tw_forget(skb, TW_NAT_NO_PLACE);
 	struct tw_nat_job *job = tw_nat_job();
+	struct tw_nat_key *last;
 
 	if (!job)
 		return -1;
@@ -178,6 +183,7 @@ __noinline int tw_nat_place(struct __sk_buff *skb)
 				bpf_map_delete_elem(&tw_nat_fwd, &job->rev);
 				return (int)at;
 			}
+			weak = tw_forget(skb, at);
 		} else {
 			has = bpf_map_lookup_elem(&tw_nat_rev, &job->rev);
 			if (!has || has->place != at)
@@ -189,10 +195,17 @@ __noinline int tw_nat_place(struct __sk_buff *skb)
 		}
 		/* At random: in a row, taken places would grow together. */
 		any = any * 1664525 + 1013904223;
-		at = tw_cfg.nat_max > TW_NAT_PLACES ? any % tw_cfg.nat_max : at + 1;
-		at = tw_forget(skb, at < tw_cfg.nat_max ? at : 0);
+		at = max > TW_NAT_PLACES ? any % max : at + 1;
+		at = tw_forget(skb, at < max ? at : 0);
 	}
-	return -1;
+	if (plain || weak == TW_NAT_NO_PLACE)
+		return -1;
+	last = bpf_map_lookup_elem(&tw_nat_slots, TW_KEY(weak));
+	if (!last)
+		return -1;
+	tw_nat_key_set(&job->rev, &last->src, &last->dst, last->sport | (__u32)last->dport << 16, last->proto);
+	bpf_map_delete_elem(&tw_nat_fwd, &job->rev);
+	return (int)weak;
 }
 
 /* Puts the flow there. `plain`: the key is that of a half in tw_nat_fwd that has no other. */
@@ -238,7 +251,7 @@ static __always_inline int tw_nat_touch(struct __sk_buff *skb, struct tw_nat_job
 		return 0;
 	} else {
 		const __u64 *side = (const __u64 *)(reply ? &key->dst : &key->src);
-		int place = reply ? (int)half->place : tw_nat_place(skb);
+		int place = reply ? (int)half->place : tw_nat_place(skb, 0);
 		__u64 *made = job->half;
 
 		if (place < 0)

@@ -246,7 +246,7 @@ __noinline int tw_nat_make(struct __sk_buff *skb, __u32 wish)
 	rev = &job->rev;
 	state = tw_nat_first_state(&job->pkt);
 	until = job->now + tw_nat_timeout(state);
-	at = tw_nat_place(skb);
+	at = tw_nat_place(skb, 0);
 	if (at < 0)
 		return TW_DROP(NAT_TABLE);
 	tw_nat_key_set(rev, &job->pkt.key.dst, &job->addr, job->pkt.key.dport, job->pkt.key.proto);

@@ -56,6 +56,17 @@ static __always_inline int tw_nat_quick_write(struct __sk_buff *skb, int v6, int
 			: bpf_skb_store_bytes(skb, ETH_HLEN + 10, (__u8 *)&head + 2, 14, 0));
 }
 
+/* Of what the rules let go: can it have nothing to do with a flow of ours? Our own VXLAN, pods among themselves, and
+ * what has no port of ours. */
+static __always_inline int tw_nat_quick_is_free(const struct __sk_buff *skb, const struct tw_nat_key *key)
+{
+	if (key->dport == tw_cfg.port && key->proto == IPPROTO_UDP && tw_is_own_node(&key->src))
+		return 1;
+	if (!skb->mark && tw_in_cluster(&key->src) && tw_in_cluster(&key->dst) && !tw_is_own_host(&key->src))
+		return 1;
+	return !tw_nat_in_range(key->sport);
+}
+
 /* NAT_IN or NAT_OUT: done. TW_LONG_WAY: not answered. TW_NAT_MISS, and going out NAT_NOT: not to be masqueraded. */
 static __always_inline int tw_nat_quick(struct __sk_buff *skb, int v6, int in)
 {
@@ -90,7 +101,7 @@ static __always_inline int tw_nat_quick(struct __sk_buff *skb, int v6, int in)
 		if (!half)
 			return quick.proto == IPPROTO_TCP || !tw_cfg.nat_notes ? TW_NAT_MISS : TW_LONG_WAY;
 	} else {
-		if (!tw_nat_rule(skb, &key.src, &key.dst, (__u64)v6) && !tw_nat_in_range(key.sport))
+		if (!tw_nat_rule(skb, &key.src, &key.dst, (__u64)v6) && tw_nat_quick_is_free(skb, &key))
 			return TW_STACK(NAT_NOT);
 		half = bpf_map_lookup_elem(&tw_nat_fwd, &key);
 		if (!half)

@@ -354,6 +354,22 @@ TEST_CASE("nat: SCTP that is no INIT makes no flow")
         }
 }
 
+TEST_CASE("nat: notes about what came straight to pods take half of the places, and give way to flows")
+{
+    const NatNode a = nat_node([](tw_cfg& cfg) { cfg.nat_notes = 1, cfg.nat_max = 16; }, {1024, 5119});
+    for (const Net& net : nets()) {
+        a.reset({1024, 5119});
+        for (std::uint16_t i = 0; i < 100; ++i)
+            a.from_wire(arriving(net.outside, net.pod1) + udp_of(static_cast<std::uint16_t>(5000 + i), 53));
+        CHECK(a.count("tw_nat_fwd") == 8);
+        for (std::uint16_t i = 0; i < 16; ++i)
+            CHECK(a.send(leaving(net.pod1, net.outside) + udp_of(static_cast<std::uint16_t>(2000 + i), 80)));
+        CHECK(a.count("tw_nat_rev") == 16);
+        CHECK(a.count("tw_nat_fwd") == 16);
+        expect(a.to_wire(leaving(net.pod1, net.outside) + udp_of(3000, 80)), kShot, TW_R_NAT_TABLE);
+    }
+}
+
 TEST_CASE("nat: a protocol without ports that came straight to a pod is answered as it is")
 {
     const NatNode a = nat_node();
