@@ -8,7 +8,7 @@
  * its replies in tw_nat_rev; each with its key is the whole flow, and both say the same of state and time. Nothing
  * evicts one, and nobody has to tidy up: a half whose time is over counts as absent and goes when somebody meets it. */
 
-#define TW_NAT_PLACES	32 /* for a flow, looked at */
+#define TW_NAT_PLACES	40 /* for a flow, looked at */
 #define TW_NAT_NO_PLACE 0xffffffffU
 
 /* In seconds, by enum tw_nat_state: the defaults of the kernel's nf_conntrack_*. */

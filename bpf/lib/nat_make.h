@@ -7,9 +7,10 @@
  * tw_nat_ports only remembers, 64 ports at a time, where that is worth trying. */
 
 #define TW_NAT_PROBES	 32 /* blocks of ports looked at */
-#define TW_NAT_TRIES	 4  /* ports that may turn out to be taken after all */
+#define TW_NAT_TRIES	 6  /* ports that may turn out to be taken after all, blocks that may turn out to be full */
 #define TW_NAT_NO_PORT	 0xffffffffU
 #define TW_NAT_SOME_PORT 0xfffffffeU /* any will do */
+#define TW_NAT_AGAIN	 0xfffffffdU /* a block was asked about and has none: there are others */
 
 /* What conntrack knows of src:sport -> dst:dport: 1: it is a connection's first direction, 2: its replies, 0: nothing.
  * Defined by the unit, as tw_ct_has_nat(). */
@@ -180,7 +181,7 @@ __noinline int tw_nat_scan(struct __sk_buff *skb, __u32 any)
 	return 0;
 }
 
-/* A port that seems free towards the remote end of job->rev, or TW_NAT_NO_PORT. */
+/* A port that seems free towards the remote end of job->rev, TW_NAT_AGAIN or TW_NAT_NO_PORT. */
 static __always_inline __u32 tw_nat_search(struct __sk_buff *skb, struct tw_nat_job *job)
 {
 	__u32 any = bpf_get_prandom_u32(), block;
@@ -200,7 +201,7 @@ static __always_inline __u32 tw_nat_search(struct __sk_buff *skb, struct tw_nat_
 	if (!kept)
 		return TW_NAT_NO_PORT;
 	free = tw_nat_range_ports(block) & ~kept->used;
-	return free ? block * 64 + tw_nat_pick(free, any >> 16) : TW_NAT_NO_PORT;
+	return free ? block * 64 + tw_nat_pick(free, any >> 16) : TW_NAT_AGAIN;
 }
 
 /* A random port of the range. */
@@ -260,13 +261,15 @@ __noinline int tw_nat_make(struct __sk_buff *skb, __u32 wish)
 	for (int i = 0; i < TW_NAT_TRIES; i++) {
 		if (port == TW_NAT_NO_PORT)
 			break;
-		rev->dport = (__u16)port;
-		taken = tw_nat_take(skb);
-		if (taken)
-			break;
-		tw_nat_block_note(rev, 1);
-		if (!tw_nat_has_port(job->pkt.key.proto, job->pkt.v6))
-			break;
+		if (port != TW_NAT_AGAIN) {
+			rev->dport = (__u16)port;
+			taken = tw_nat_take(skb);
+			if (taken)
+				break;
+			tw_nat_block_note(rev, 1);
+			if (!tw_nat_has_port(job->pkt.key.proto, job->pkt.v6))
+				break;
+		}
 		port = tw_nat_search(skb, job);
 		port = tw_forget(skb, port);
 	}

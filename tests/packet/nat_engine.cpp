@@ -192,6 +192,18 @@ TEST_CASE("nat: every port is used before one is refused, and flows that there a
     }
 }
 
+TEST_CASE("nat: a block of ports that pods' own ports have filled is no end of the search")
+{
+    const NatNode a = nat_node([](tw_cfg& cfg) { cfg.nat_max = 1024; }, {1024, 1151}); // two blocks
+    for (const Net& net : nets())
+        for (int round = 0; round < 20; ++round) {
+            a.reset({1024, 1151});
+            for (std::uint16_t port = 1024; port < 1088; ++port)
+                REQUIRE(a.send(leaving(net.pod1, net.outside) + udp_of(port, 53)));
+            CHECK(a.send(leaving(net.pod2, net.outside) + udp_of(1030, 53)));
+        }
+}
+
 TEST_CASE("nat: as many flows as there may be, then new ones are refused and old ones live")
 {
     const NatNode a = nat_node([](tw_cfg& cfg) { cfg.nat_max = 16; }, {1024, 5119});

@@ -3,12 +3,14 @@
 #include <fmt/core.h>
 #include <sched.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "tests/interop/nat/soak.hpp"
 #include "tests/interop/nat/talk.hpp"
 
 namespace twill::interop::nat {
@@ -17,6 +19,7 @@ namespace {
 struct Options {
     std::string lab, only;
     bool verbose = false, list = false;
+    std::uint32_t soak_seconds = 0;
 };
 
 /// One letter of Conversation::worlds.
@@ -149,16 +152,30 @@ int run(int argc, char** argv)
             options.list = true;
         else if (i + 1 < argc && flag == "--lab")
             options.lab = argv[++i];
+        else if (i + 1 < argc && flag == "--soak")
+            options.soak_seconds = static_cast<std::uint32_t>(std::strtoul(argv[++i], nullptr, 10));
         else if (i + 1 < argc && flag == "--only")
             options.only = argv[++i];
         else
-            return fmt::print(stderr, "usage: tw-nat-diff --lab NAME [--only TEXT] [--verbose] [--list]\n"), 2;
+            return fmt::print(stderr,
+                              "usage: tw-nat-diff --lab NAME [--only TEXT] [--verbose] [--list] [--soak SECONDS]\n"),
+                   2;
     }
     // What a packet sets off is done when the call that sent it returns, or behind it on the same CPU.
     cpu_set_t one;
     CPU_ZERO(&one);
     CPU_SET(static_cast<unsigned>(sched_getcpu()), &one);
     sched_setaffinity(0, sizeof one, &one);
+    if (options.soak_seconds != 0) {
+        auto world = World::open(options.lab, "so");
+        const auto attached =
+            world ? (*world)->attach({.keep = true, .conntrack = false, .max = 200000}) : Result<>(Ok{});
+        if (!world || !attached) {
+            const Error& error = world ? attached.error() : world.error();
+            return fmt::print(stderr, "{}: {}\n", error.what, std::strerror(error.code)), 1;
+        }
+        return soak(**world, options.soak_seconds) ? 0 : 1;
+    }
     auto worlds = options.list ? Result<Worlds>(Worlds{}) : open_worlds(options.lab);
     if (!worlds) return fmt::print(stderr, "{}: {}\n", worlds.error().what, std::strerror(worlds.error().code)), 1;
     Run all(*worlds, options);

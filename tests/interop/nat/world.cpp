@@ -254,31 +254,26 @@ void World::forget()
     inside([] { return flush_conntrack(); });
 }
 
-void World::pass(std::uint32_t seconds)
+std::vector<std::pair<tw_nat_key, tw_nat_flow>> World::halves(const char* map) const
 {
-    for (const char* map : {"tw_nat_fwd", "tw_nat_rev"}) {
-        const int fd = dp_->map(map);
-        std::vector<std::pair<tw_nat_key, tw_nat_flow>> all;
-        tw_nat_key key{};
-        for (const tw_nat_key* last = nullptr; bpf_map_get_next_key(fd, last, &key) == 0; last = &all.back().first) {
-            tw_nat_flow flow{};
-            bpf_map_lookup_elem(fd, &key, &flow);
-            all.emplace_back(key, flow);
-        }
-        for (auto& [half, flow] : all) {
-            flow.until -= seconds;
-            bpf_map_update_elem(fd, &half, &flow, BPF_EXIST);
-        }
+    std::vector<std::pair<tw_nat_key, tw_nat_flow>> all;
+    const int fd = dp_->map(map);
+    tw_nat_key key{};
+    for (const tw_nat_key* last = nullptr; bpf_map_get_next_key(fd, last, &key) == 0; last = &all.back().first) {
+        tw_nat_flow flow{};
+        bpf_map_lookup_elem(fd, &key, &flow);
+        all.emplace_back(key, flow);
     }
+    return all;
 }
 
-std::size_t World::flows(const char* map) const
+void World::pass(std::uint32_t seconds)
 {
-    std::size_t count = 0;
-    tw_nat_key key{};
-    const int fd = dp_->map(map);
-    for (const tw_nat_key* last = nullptr; bpf_map_get_next_key(fd, last, &key) == 0; last = &key) ++count;
-    return count;
+    for (const char* map : {"tw_nat_fwd", "tw_nat_rev"})
+        for (auto& [half, flow] : halves(map)) {
+            flow.until -= seconds;
+            bpf_map_update_elem(dp_->map(map), &half, &flow, BPF_EXIST);
+        }
 }
 
 } // namespace twill::interop::nat

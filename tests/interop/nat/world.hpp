@@ -81,7 +81,8 @@ public:
     void set_ports(const PortRange& range);
     /// Makes all flows of twill `seconds` older.
     void pass(std::uint32_t seconds);
-    std::size_t flows(const char* map) const;
+    std::vector<std::pair<tw_nat_key, tw_nat_flow>> halves(const char* map) const;
+    std::size_t flows(const char* map) const { return halves(map).size(); }
 
 private:
     struct Inside {
