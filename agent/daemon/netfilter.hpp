@@ -15,7 +15,9 @@ namespace twill {
 /// the way. Reads nftables (iptables-nft with it) and the filter and raw tables of legacy iptables; writes nothing.
 /// Rules of kube-proxy, flannel, Docker and twill do not count, nor do rules that cannot match pod-to-pod packets or
 /// that only accept, count or log. What is not understood counts.
+/// `without`: as if there were no chain of that name.
 /// EPERM without CAP_NET_ADMIN; other errors of netlink. A kernel without nftables or without iptables has no rules.
-Result<std::optional<std::string>> find_forward_rules(const PerFamily<std::optional<Cidr>>& networks);
+Result<std::optional<std::string>> find_forward_rules(const PerFamily<std::optional<Cidr>>& networks,
+                                                      const std::string& without = {});
 
 } // namespace twill

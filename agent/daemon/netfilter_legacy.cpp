@@ -93,7 +93,9 @@ Match match_address(const Address& address, const Address& mask, bool is_inverte
 template <typename V>
 class Table {
 public:
-    Table(std::string name, const std::vector<Cidr>& networks) : name_(std::move(name)), networks_(networks) {}
+    Table(std::string name, const std::vector<Cidr>& networks, const std::string& without)
+        : name_(std::move(name)), networks_(networks), without_(without)
+    {}
 
     /// False: the kernel has no such table.
     Result<bool> read()
@@ -168,6 +170,7 @@ private:
             auto parsed = rule_at(at);
             if (!parsed) return Error{EBADMSG, "read " + std::string{V::kProgram} + " table " + name_};
             if (parsed->is_head) break;
+            forget_chain(parsed->rule, without_);
             all.push_back(std::move(parsed->rule));
             at = parsed->next;
         }
@@ -274,6 +277,7 @@ private:
 
     std::string name_;
     const std::vector<Cidr>& networks_;
+    const std::string& without_;
     typename V::Info info_{};
     std::string buffer_; ///< the entries
     std::size_t end_of_base_ = 0;
@@ -283,7 +287,7 @@ private:
 };
 
 template <typename V>
-Result<std::optional<std::string>> find_in_tables(const std::vector<Cidr>& networks)
+Result<std::optional<std::string>> find_in_tables(const std::vector<Cidr>& networks, const std::string& without)
 {
     struct Hook {
         unsigned number;
@@ -296,7 +300,7 @@ Result<std::optional<std::string>> find_in_tables(const std::vector<Cidr>& netwo
     std::ifstream loaded{V::kLoaded};
     for (std::string name; !found && loaded >> name;) {
         if (name == "nat") continue;
-        Table<V> table{name, networks};
+        Table<V> table{name, networks, without};
         TWILL_TRY_AS(is_there, table.read());
         for (const auto& hook : kHooks) {
             if (!is_there || found) break;
@@ -309,16 +313,16 @@ Result<std::optional<std::string>> find_in_tables(const std::vector<Cidr>& netwo
 
 } // namespace
 
-Result<std::optional<std::string>> find_in_legacy(const std::vector<Cidr>& networks)
+Result<std::optional<std::string>> find_in_legacy(const std::vector<Cidr>& networks, const std::string& without)
 {
     const auto has = [&](Family family) {
         return std::any_of(networks.begin(), networks.end(), [=](const Cidr& one) { return one.family() == family; });
     };
     if (has(Family::v4)) {
-        TWILL_TRY_AS(found, find_in_tables<V4>(networks));
+        TWILL_TRY_AS(found, find_in_tables<V4>(networks, without));
         if (found) return found;
     }
-    if (has(Family::v6)) return find_in_tables<V6>(networks);
+    if (has(Family::v6)) return find_in_tables<V6>(networks, without);
     return std::optional<std::string>{};
 }
 

@@ -66,7 +66,9 @@ void put_name(nl::Message& message, int attribute, const std::string& name)
 /// One reading of nftables.
 class Nft {
 public:
-    Nft(nl::Socket socket, const std::vector<Cidr>& networks) : socket_(std::move(socket)), networks_(networks) {}
+    Nft(nl::Socket socket, const std::vector<Cidr>& networks, std::string without)
+        : socket_(std::move(socket)), networks_(networks), without_(std::move(without))
+    {}
 
     Result<std::optional<std::string>> find()
     {
@@ -165,6 +167,7 @@ private:
                 TWILL_TRY_AS(elements, read_set(table, use.set));
                 apply_set(use, std::move(elements), networks_, one.rule);
             }
+            forget_chain(one.rule, without_);
             complete.push_back(std::move(one.rule));
         }
         return &rules_.insert_or_assign(key, std::move(complete)).first->second;
@@ -207,6 +210,7 @@ private:
 
     nl::Socket socket_;
     const std::vector<Cidr>& networks_;
+    std::string without_;
     std::set<Table> dormant_;
     std::map<std::pair<Table, std::string>, std::vector<Rule>> rules_;
 };
@@ -216,12 +220,12 @@ bool is_without_nft(int code) { return code == EPROTONOSUPPORT || code == EOPNOT
 
 } // namespace
 
-Result<std::optional<std::string>> find_in_nft(const std::vector<Cidr>& networks)
+Result<std::optional<std::string>> find_in_nft(const std::vector<Cidr>& networks, const std::string& without)
 {
     const std::optional<std::string> nothing;
     auto socket = nl::Socket::open(NETLINK_NETFILTER);
     if (!socket) return socket.error();
-    auto found = Nft{*std::move(socket), networks}.find();
+    auto found = Nft{*std::move(socket), networks, without}.find();
     if (!found && is_without_nft(found.error().code)) return nothing;
     return found;
 }

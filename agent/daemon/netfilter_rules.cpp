@@ -98,6 +98,14 @@ private:
 
 } // namespace
 
+void forget_chain(Rule& rule, const std::string& chain)
+{
+    const auto leads_there = [&](const Outcome& outcome) {
+        return (outcome.kind == Kind::jump || outcome.kind == Kind::go_to) && outcome.name == chain;
+    };
+    if (!chain.empty()) std::erase_if(rule.outcomes, leads_there);
+}
+
 Result<std::optional<std::string>> judge(const BaseChain& chain, Family family, const Fetch& fetch)
 {
     Walk walk{family, fetch};

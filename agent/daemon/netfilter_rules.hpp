@@ -50,6 +50,9 @@ struct BaseChain {
     bool drops = false; ///< its policy
 };
 
+/// Nothing leads to the chain any more; an empty name is none's.
+void forget_chain(Rule& rule, const std::string& chain);
+
 /// The rules of a chain of the same table; borrowed for as long as the caller of judge() keeps them.
 using Fetch = std::function<Result<const std::vector<Rule>*>(const std::string& chain)>;
 
@@ -77,9 +80,10 @@ Match match_of_xt(std::string_view name, unsigned revision, const void* data, st
 /// What an xtables target does that is no plain verdict.
 Outcome outcome_of_xt(std::string_view name, const void* data, std::size_t size);
 
-/// nftables in this network namespace: the first obstacle, as find_forward_rules() words it.
-Result<std::optional<std::string>> find_in_nft(const std::vector<Cidr>& networks);
+/// nftables in this network namespace: the first obstacle, as find_forward_rules() words it, which also tells of
+/// `without`.
+Result<std::optional<std::string>> find_in_nft(const std::vector<Cidr>& networks, const std::string& without = {});
 /// The same for iptables-legacy and ip6tables-legacy.
-Result<std::optional<std::string>> find_in_legacy(const std::vector<Cidr>& networks);
+Result<std::optional<std::string>> find_in_legacy(const std::vector<Cidr>& networks, const std::string& without = {});
 
 } // namespace twill::netfilter

@@ -464,6 +464,7 @@ void Node::tick()
     }
     if (refresh_filter()) mark(&Stale::device);
     if (refresh_tracking()) mark(&Stale::device);
+    retire_flannel_rules();
 }
 
 Result<> Node::detach()

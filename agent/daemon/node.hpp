@@ -181,6 +181,9 @@ private:
     /// Is conntrack able to tell who began a flow? True when the answer changed.
     bool refresh_tracking();
     void tell_egress(const Egress& found);
+    /// flannel's rules go once the programs do what they did.
+    void retire_flannel_rules();
+    Result<> retire_flannel_rules(Family family);
 
     // node_wire.cpp: wire and routes to peers
     Result<bool> refresh_wire();
@@ -243,6 +246,7 @@ private:
     std::optional<NatTables> nat_;
     Egress egress_;
     std::optional<std::set<Ip>> nat_addresses_; ///< of this node, as of the last look at the flows
+    std::vector<std::string> flannel_rules_;    ///< what of flannel's is left for now, and why
     bool is_told_shared_ = false;
     bool is_tracking_ = false; ///< conntrack sees packets of all families that are on
 

@@ -19,7 +19,9 @@ Result<> Node::carry()
     if (reconciler_) {
         TWILL_TRY_AS(complete, sync_attachments());
         if (!complete) mark(&Stale::endpoints);
-        return is_swept_ ? end_kernel() : Result<>(Ok{});
+        if (!is_swept_) return Ok{};
+        if (!is_alone_) retire_flannel_rules();
+        return end_kernel();
     }
     return kernel_reconciler_ ? end_programs() : Result<>(Ok{});
 }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
+#include "agent/daemon/flannel_rules.hpp"
 #include "agent/daemon/masq_ports.hpp"
+#include "agent/daemon/netfilter.hpp"
 #include "agent/daemon/node.hpp"
 #include "agent/nl/addr.hpp"
 #include "agent/nl/conntrack.hpp"
@@ -124,6 +126,41 @@ void Node::tell_egress(const Egress& found)
         if (std::ranges::count(egress_.without_ethernet, ifindex) == 0)
             log::warn("masquerade: not by an interface that has no Ethernet header",
                       {{"interface", name_of(discovery_, ifindex)}});
+}
+
+void Node::retire_flannel_rules()
+{
+    if (!masquerades() || !is_swept_) return;
+    flannel_rules_.clear();
+    for (const auto family : kFamilies)
+        if (auto done = retire_flannel_rules(family); !done)
+            flannel_rules_.push_back("flannel's " + std::string(to_string(family)) +
+                                     " rules stay: " + done.error().what);
+}
+
+Result<> Node::retire_flannel_rules(Family family)
+{
+    TWILL_TRY_AS(rules, FlannelRules::read(family));
+    if (rules.is_empty()) return Ok{};
+    const std::string first = rules.where().front();
+    const auto networks = conf_->networks();
+    PerFamily<std::optional<Cidr>> network;
+    network[family] = networks[family];
+    TWILL_TRY(rules.silence());
+    if (!rules.is_backed()) {
+        // The last rule that asks conntrack keeps it going, and with it the connections that the kernel translates.
+        TWILL_TRY_AS(left, count_masqueraded(network));
+        if (left != 0) {
+            flannel_rules_.push_back("flannel's rules (" + first + ") stay, without effect, until " +
+                                     std::to_string(left) + " connections that they translated have ended");
+            return Ok{};
+        }
+    }
+    TWILL_TRY_AS(blocked, find_forward_rules(network, "FLANNEL-FWD"));
+    TWILL_TRY(rules.remove(blocked ? FlannelRules::Part::masquerade : FlannelRules::Part::all));
+    if (!blocked || first.find("FLANNEL-FWD") == std::string::npos)
+        log::info("flannel's rules are removed", {{"first", first}});
+    return Ok{};
 }
 
 bool Node::refresh_tracking()
