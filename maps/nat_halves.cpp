@@ -52,7 +52,8 @@ Result<std::size_t> count_flows(const NatFlowMap& fwd)
     std::size_t count = 0;
     const auto now = nat_now();
     TWILL_TRY(for_each_flow(fwd, [&](const tw_nat_key&, const tw_nat_flow& half) {
-        if (half.plain == 0 && is_alive(half, now)) ++count;
+        const bool is_closed = half.state == TW_NAT_TIME_WAIT || half.state == TW_NAT_CLOSE;
+        if (half.plain == 0 && !is_closed && is_alive(half, now)) ++count;
     }));
     return count;
 }

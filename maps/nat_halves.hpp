@@ -26,7 +26,8 @@ bool is_alive(const tw_nat_flow& half, std::uint32_t now);
 /// none.
 tw_nat_key other_half(const tw_nat_key& key, const tw_nat_flow& half, bool reply);
 
-/// Flows in tw_nat_fwd whose time is not over; plain ones are not counted.
+/// Flows in tw_nat_fwd whose time is not over. Not counted: plain ones, and TCP connections that are closed and only
+/// remembered.
 Result<std::size_t> count_flows(const NatFlowMap& fwd);
 
 } // namespace twill

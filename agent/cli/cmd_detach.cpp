@@ -55,6 +55,15 @@ Exit show(const Env& env, const HttpReply& reply)
         for (const auto& item : body["removed"])
             if (item.is_string()) env.out << "removed " << item.get<std::string>() << '\n';
     env.out << "detached\n";
+    const auto number = [&](const char* what, const char* of) {
+        if (!is_object || !body.contains(what) || !body[what].contains(of)) return std::string();
+        return body[what][of].dump();
+    };
+    if (const auto flows = number("draining", "flows"); !flows.empty())
+        env.out << flows << " masqueraded flows go on for at most " << number("draining", "seconds")
+                << " s; twillctl detach --now ends them\n";
+    if (const auto flows = number("ended", "flows"); !flows.empty())
+        env.out << flows << " masqueraded flows have ended\n";
     return Exit::ok;
 }
 
@@ -80,7 +89,7 @@ Exit cmd_detach(const Env& env)
         if (!answer) return fail(env, Exit::usage, "detach needs --yes when there is no terminal to ask on");
         if (!*answer) return fail(env, Exit::failure, "nothing was changed");
     }
-    const auto reply = env.api("POST", "/v1/detach");
+    const auto reply = env.api("POST", env.options.now ? "/v1/detach/now" : "/v1/detach");
     if (reply) return show(env, *reply);
     if (is_unreachable(reply.error())) return exec_twilld(env);
     return fail(env, Exit::failure, reply.error().what);

@@ -20,6 +20,7 @@ void drops_options(CLI::App& app, Options& options)
 void detach_options(CLI::App& app, Options& options)
 {
     app.add_flag("--yes,-y", options.yes, "do not ask");
+    app.add_flag("--now", options.now, "do not leave masqueraded flows to end");
     app.add_flag("--dry-run", options.dry_run, "only list what would go");
     app.add_option("--overlay-name", options.overlay_name, "overlay device, when the agent is not running")
         ->envname("TWILL_OVERLAY_NAME")

@@ -40,6 +40,7 @@ struct Options {
     bool no_headers = false;
     bool all = false;                    ///< drops --all, nat list --all
     bool yes = false;                    ///< detach --yes
+    bool now = false;                    ///< detach --now
     bool dry_run = false;                ///< detach --dry-run
     std::string overlay_name = "twill0"; ///< detach --overlay-name
     std::string shell = "bash";          ///< completion SHELL

@@ -313,4 +313,13 @@ void ApiServer::route(std::string method, std::string path, Handler handler)
     state_->routes[std::move(path)].insert_or_assign(std::move(method), std::move(handler));
 }
 
+bool is_listening(const std::string& socket_path)
+{
+    const auto address = address_of(socket_path);
+    const Fd probe{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
+    if (!address || !probe) return false;
+    return ::connect(probe.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof(*address)) == 0 ||
+           errno == EAGAIN;
+}
+
 } // namespace twill

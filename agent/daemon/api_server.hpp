@@ -37,6 +37,9 @@ struct Response {
 /// Runs on the control thread.
 using Handler = std::function<Response(const Request&)>;
 
+/// Does somebody listen at the socket?
+bool is_listening(const std::string& socket_path);
+
 /// The local API, or the health server: HTTP/1.1 on a unix socket, mode 0660, or on TCP, served on the control thread.
 /// Unknown paths get 404, other methods 405, bodies over the limit 413, all as problem+json. The socket file is removed
 /// by the destructor.

@@ -15,6 +15,7 @@
 #include "agent/daemon/sd_notify.hpp"
 #include "agent/daemon/stores.hpp"
 #include "agent/daemon/teardown.hpp"
+#include "agent/dataplane/nat_tables.hpp"
 
 namespace twill {
 
@@ -48,26 +49,29 @@ void serve_health(ApiServer& api, const Node& node, Metrics& metrics)
 /// A store that does not answer keeps no agent that is to end.
 constexpr std::chrono::milliseconds kLeaveTime{2000};
 
-void serve(ApiServer& api, Node& node, Metrics& metrics, Loop& loop, Timer& leaving)
+/// `leave`: what follows a detach, with or without flows that are still translated.
+void serve(ApiServer& api, Node& node, Metrics& metrics, const std::function<void(bool is_draining)>& leave)
 {
     serve_health(api, node, metrics);
     api.route("GET", "/v1/status", [&node](const Request&) { return Response::json(to_json(node.status())); });
     api.route("GET", "/v1/peers", [&node](const Request&) { return Response::json(to_json(node.peers())); });
     api.route("GET", "/v1/endpoints", [&node](const Request&) { return Response::json(to_json(node.endpoints())); });
     api.route("GET", "/v1/migrate", [&node](const Request&) { return Response::json(node.migration()); });
-    api.route("POST", "/v1/detach", [&node, &loop, &leaving](const Request&) {
-        const auto done = node.detach();
-        auto response = done ? Response::json(R"({"detached":true})") : Response::problem(500, done.error().what);
-        response.after_sent = [&node, &loop, &leaving] {
-            leaving.once(kLeaveTime, [&loop] { loop.stop(); });
-            node.leave([&loop] { loop.stop(); });
-        };
+    const auto detach = [&node, leave](std::chrono::seconds patience) {
+        const auto done = node.detach(patience);
         if (done)
-            log::info("data plane taken away");
+            log::info("data plane taken away", {{"flows_draining", done->draining}, {"flows_ended", done->ended}});
         else
             log::error("data plane is not wholly taken away", done.error());
+        nlohmann::json body{{"detached", true}};
+        if (done && done->draining != 0) body["draining"] = {{"flows", done->draining}, {"seconds", patience.count()}};
+        if (done && done->ended != 0) body["ended"] = {{"flows", done->ended}};
+        auto response = done ? Response::json(body.dump()) : Response::problem(500, done.error().what);
+        response.after_sent = [leave, is_draining = done && done->draining != 0] { leave(is_draining); };
         return response;
-    });
+    };
+    api.route("POST", "/v1/detach", [&node, detach](const Request&) { return detach(node.detach_timeout()); });
+    api.route("POST", "/v1/detach/now", [detach](const Request&) { return detach(std::chrono::seconds{0}); });
 }
 
 /// Runs the agent until a signal, a detach or a fatal error. Traffic goes on in all cases but detach.
@@ -92,9 +96,26 @@ int run_agent(Flags flags, const Settings& settings)
     });
     Timer leaving(loop);
     Metrics metrics(clock, PinDir(settings.bpf_root));
-    serve(**api, node, metrics, loop, leaving);
+    bool is_draining = false;
+    const auto leave = [&](bool drains) {
+        is_draining = drains;
+        node.leave([&] {
+            if (!is_draining) loop.stop();
+        });
+        if (!drains) return leaving.once(kLeaveTime, [&loop] { loop.stop(); });
+        // Whoever asks is told that no agent runs, and another one can start. Not within a request of theirs.
+        leaving.once(std::chrono::milliseconds{1}, [&] {
+            api->reset();
+            health_server.reset();
+            node.drain([&loop] { loop.stop(); });
+        });
+    };
+    serve(**api, node, metrics, leave);
     if (health_server) serve_health(*health_server, node, metrics);
-    const auto stop = [&loop] { loop.stop(); };
+    const auto stop = [&] {
+        if (is_draining) return node.end_drain();
+        loop.stop();
+    };
     const Signal on_term(loop, SIGTERM, stop);
     const Signal on_int(loop, SIGINT, stop);
     // Much at once, the rest when the last passes of the start and the first questions of clients are over.
@@ -126,6 +147,9 @@ int run(int argc, char** argv)
     log::init(settings->log_format, settings->log_level());
     for (const auto& warning : flags.warnings) log::warn(warning);
     if (settings->detach) {
+        const auto nat = NatTables::open(PinDir(settings->bpf_root));
+        const auto flows = nat ? nat->count_flows() : Result<std::size_t>(std::size_t{0});
+        if (flows && *flows != 0) log::warn("masqueraded flows end", {{"flows", *flows}});
         const auto done = tear_down(settings->bpf_root, settings->overlay_name);
         return done ? 0 : fail(done.error());
     }

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "agent/daemon/sd_notify.hpp"
-#include "agent/daemon/teardown.hpp"
 #include "agent/store/subnet_env.hpp"
 
 namespace twill {
@@ -29,7 +28,8 @@ Node::Node(Loop& loop, const Clock& clock, Flags flags, Settings settings, std::
     : loop_(loop), clock_(clock), flags_(std::move(flags)), settings_(std::move(settings)), store_(std::move(store)),
       on_fatal_(std::move(on_fatal)), started_(clock.wall()), leases_(kLinger), pins_(settings_.bpf_root),
       trouble_limit_(milliseconds{10'000}), retry_delay_(kRetryMin), config_timer_(loop), pass_timer_(loop),
-      retry_timer_(loop), reconcile_timer_(loop), tick_timer_(loop), linger_timer_(loop), programs_timer_(loop)
+      retry_timer_(loop), reconcile_timer_(loop), tick_timer_(loop), linger_timer_(loop), programs_timer_(loop),
+      drain_timer_(loop)
 {}
 
 Node::~Node() = default;
@@ -465,22 +465,7 @@ void Node::tick()
     if (refresh_filter()) mark(&Stale::device);
     if (refresh_tracking()) mark(&Stale::device);
     retire_flannel_rules();
-}
-
-Result<> Node::detach()
-{
-    is_detached_ = true;
-    pass_timer_.stop();
-    retry_timer_.stop();
-    reconcile_timer_.stop();
-    tick_timer_.stop();
-    linger_timer_.stop();
-    programs_timer_.stop();
-    monitor_.reset();
-    events_.reset();
-    // flannel's devices stay, and what is connected goes on through them.
-    if (is_flannels_ && is_swept_) forget_connections();
-    return tear_down(settings_.bpf_root, settings_.overlay_name);
+    refresh_forward();
 }
 
 } // namespace twill

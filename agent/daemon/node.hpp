@@ -59,8 +59,19 @@ public:
     /// What the data plane that carries is known to hold.
     Peers peers() const { return carrier() ? carrier()->programmed_peers() : Peers{}; }
     Endpoints endpoints() const { return carrier() ? carrier()->programmed_endpoints() : Endpoints{}; }
-    /// Takes the data plane away for good; the process should end then.
-    Result<> detach();
+    /// Takes the data plane away for good; the process should end then. While masqueraded flows live, and for no longer
+    /// than `patience`, the hooks that translate them stay: then drain() is to be called.
+    struct Detached {
+        std::size_t draining = 0; ///< flows that go on
+        std::size_t ended = 0;    ///< flows that do not
+    };
+    Result<Detached> detach(std::chrono::seconds patience);
+    /// Until the last of them is over, or `patience`; then the rest is taken away. An agent that starts meanwhile goes
+    /// on with all of it, and nothing is taken away.
+    void drain(std::function<void()> done);
+    /// Ends that at once.
+    void end_drain();
+    std::chrono::seconds detach_timeout() const { return settings_.detach_timeout; }
     /// After that: the store forgets what only twill says of this node. `done` once it has, or cannot.
     void leave(std::function<void()> done) { store_->leave(std::move(done)); }
 
@@ -185,6 +196,14 @@ private:
     void retire_flannel_rules();
     Result<> retire_flannel_rules(Family family);
 
+    /// Does the host let pass what pods and others say to each other? A table of ours, or advice, where not.
+    void refresh_forward();
+    Result<> put_right_forward_table(bool wanted);
+
+    // node_detach.cpp
+    std::size_t count_flows() const;
+    Result<> keep_translating();
+
     // node_wire.cpp: wire and routes to peers
     Result<bool> refresh_wire();
     unsigned underlay_mtu() const;
@@ -246,6 +265,8 @@ private:
     std::optional<NatTables> nat_;
     Egress egress_;
     std::optional<std::set<Ip>> nat_addresses_; ///< of this node, as of the last look at the flows
+    std::vector<std::string> forward_advice_;   ///< what drops, and the command that ends it
+    std::optional<bool> has_forward_table_;     ///< nullopt: an earlier run may have left one
     std::vector<std::string> flannel_rules_;    ///< what of flannel's is left for now, and why
     bool is_told_shared_ = false;
     bool is_tracking_ = false; ///< conntrack sees packets of all families that are on
@@ -274,6 +295,9 @@ private:
     Timer tick_timer_;
     Timer linger_timer_;
     Timer programs_timer_;
+    Timer drain_timer_;
+    SteadyTime drain_until_{};
+    std::function<void()> on_drained_;
 };
 
 } // namespace twill

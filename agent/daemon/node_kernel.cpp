@@ -20,7 +20,10 @@ Result<> Node::carry()
         TWILL_TRY_AS(complete, sync_attachments());
         if (!complete) mark(&Stale::endpoints);
         if (!is_swept_) return Ok{};
-        if (!is_alone_) retire_flannel_rules();
+        if (!is_alone_) {
+            retire_flannel_rules();
+            refresh_forward();
+        }
         return end_kernel();
     }
     return kernel_reconciler_ ? end_programs() : Result<>(Ok{});

@@ -2,8 +2,8 @@
 #include <algorithm>
 
 #include "agent/daemon/flannel_rules.hpp"
+#include "agent/daemon/forward_table.hpp"
 #include "agent/daemon/masq_ports.hpp"
-#include "agent/daemon/netfilter.hpp"
 #include "agent/daemon/node.hpp"
 #include "agent/nl/addr.hpp"
 #include "agent/nl/conntrack.hpp"
@@ -156,10 +156,45 @@ Result<> Node::retire_flannel_rules(Family family)
             return Ok{};
         }
     }
-    TWILL_TRY_AS(blocked, find_forward_rules(network, "FLANNEL-FWD"));
+    std::optional<std::string> blocked;
+    if (networks[family]) {
+        TWILL_TRY_AS(drop, find_forward_drop(family, *networks[family]));
+        blocked = std::move(drop);
+    }
     TWILL_TRY(rules.remove(blocked ? FlannelRules::Part::masquerade : FlannelRules::Part::all));
     if (!blocked || first.find("FLANNEL-FWD") == std::string::npos)
         log::info("flannel's rules are removed", {{"first", first}});
+    return Ok{};
+}
+
+void Node::refresh_forward()
+{
+    if (!is_swept_) return;
+    const auto networks = conf_->networks();
+    std::vector<std::string> advice;
+    bool wants_table = false;
+    for (const auto family : kFamilies) {
+        if (!networks[family] || !settings_.iptables_forward_rules) continue;
+        const auto drop = find_forward_drop(family, *networks[family]);
+        if (!drop) return log::debug("netfilter rules cannot be read", {{"error", drop.error().what}});
+        if (!*drop) continue;
+        wants_table = wants_table || !is_of_iptables(**drop);
+        // No table of ours can overrule what another one drops.
+        advice.push_back(**drop + ": pods' packets that need the stack are lost; run: " +
+                         forward_command(**drop, *networks[family]));
+    }
+    if (advice != forward_advice_)
+        for (const auto& line : advice) log::warn(line);
+    forward_advice_ = std::move(advice);
+    if (auto done = put_right_forward_table(wants_table); !done) forward_advice_.push_back(done.error().what);
+}
+
+Result<> Node::put_right_forward_table(bool wanted)
+{
+    if (has_forward_table_ == wanted) return Ok{};
+    TWILL_TRY(wanted ? put_forward_table(conf_->networks()) : del_forward_table());
+    if (wanted) log::info("nftables table inet twill-forward is made", {{"why", forward_advice_.front()}});
+    has_forward_table_ = wanted;
     return Ok{};
 }
 

@@ -135,6 +135,7 @@ Status Node::status() const
         status.warnings.push_back("the kernel overlay does not take what comes for the IPv6 VtepMAC " +
                                   vtep_mac_.v6.to_string() + ": the device has " + vtep_mac_.v4.to_string());
     if (const auto why = no_masquerade(); !why.empty()) status.warnings.push_back(why);
+    status.warnings.insert(status.warnings.end(), forward_advice_.begin(), forward_advice_.end());
     status.warnings.insert(status.warnings.end(), flannel_rules_.begin(), flannel_rules_.end());
     for (const auto ifindex : egress_.without_ethernet)
         status.warnings.push_back("masquerade: not by " + interface_name(ifindex) + ": it has no Ethernet header");

@@ -312,6 +312,8 @@ Result<> set_masquerade(Settings& settings, Merge& merge)
         settings.masq_ports = *std::move(ranges);
     }
     TWILL_TRY_AS(most, number(merge("nat-max"), kNatMaxLeast, kNatMaxMost));
+    TWILL_TRY_AS(patience, number(merge("detach-timeout"), 0, 86400));
+    settings.detach_timeout = std::chrono::seconds{patience};
     settings.nat_max = static_cast<unsigned>(most);
     const Chosen except = merge("non-masquerade-cidrs");
     for (const auto& item : split_list(except.value)) {

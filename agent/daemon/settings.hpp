@@ -93,6 +93,7 @@ struct Settings {
     AntiSpoof anti_spoof = AntiSpoof::loose;
     std::map<std::string, FeatureSetting, std::less<>> features; ///< every known name
     log::Format log_format = log::Format::automatic;
+    std::chrono::seconds detach_timeout{300}; ///< for masqueraded flows to end; 0: they end at once
     bool detach = false;    ///< take the data plane away and exit
     bool preflight = false; ///< tell what a take-over meets, and exit
 

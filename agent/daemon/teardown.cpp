@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "agent/daemon/forward_table.hpp"
 #include "agent/dataplane/attachments.hpp"
 #include "agent/dataplane/overlay_device.hpp"
 #include "agent/nl/link.hpp"
@@ -41,6 +42,7 @@ Result<> tear_down(const std::string& bpf_root, const std::string& overlay_name)
     const PinDir pins(bpf_root);
     TWILL_TRY_AS(socket, nl::Socket::open());
     Result<> outcome = take_programs_off(socket, pins);
+    if (auto done = del_forward_table(); !done) outcome = done;
     if (auto done = remove_overlay(socket, overlay_name); !done) outcome = done;
     if (auto done = pins.remove_all(); !done) outcome = done; // what a start that failed left
     return outcome;

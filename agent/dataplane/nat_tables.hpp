@@ -44,7 +44,7 @@ public:
     Result<> set_interfaces(const std::map<IfIndex, NatInterface>& interfaces);
     /// Flows whose address is none of these end: their replies cannot come any more. Returns how many.
     Result<std::size_t> keep_flows(const std::set<Ip>& addresses);
-    /// Flows whose time is not over.
+    /// Flows that somebody still uses; see maps/nat_halves.hpp.
     Result<std::size_t> count_flows() const;
 
 private:

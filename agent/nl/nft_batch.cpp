@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 
@@ -109,23 +110,89 @@ void NftBatch::del_chain(const NftChain& chain)
     text(message, NFTA_CHAIN_NAME, chain.name);
 }
 
-void NftBatch::leave_at_once(const NftChain& chain)
+Message& NftBatch::rule(const NftChain& chain, int flags)
 {
-    Message& message = add(NFT_MSG_NEWRULE, chain.family, NLM_F_CREATE);
+    Message& message = add(NFT_MSG_NEWRULE, chain.family, NLM_F_CREATE | flags);
     text(message, NFTA_RULE_TABLE, chain.table);
     text(message, NFTA_RULE_CHAIN, chain.name);
-    nlattr* list = message.begin(NFTA_RULE_EXPRESSIONS | NLA_F_NESTED);
+    return message;
+}
+
+void NftBatch::expression(Message& message, std::string_view name, const std::function<void()>& data)
+{
     nlattr* one = message.begin(NFTA_LIST_ELEM | NLA_F_NESTED);
-    text(message, NFTA_EXPR_NAME, "immediate");
-    nlattr* data = message.begin(NFTA_EXPR_DATA | NLA_F_NESTED);
-    be32(message, NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
-    nlattr* immediate = message.begin(NFTA_IMMEDIATE_DATA | NLA_F_NESTED);
-    nlattr* verdict = message.begin(NFTA_DATA_VERDICT | NLA_F_NESTED);
-    be32(message, NFTA_VERDICT_CODE, static_cast<std::uint32_t>(NFT_RETURN));
-    message.end(verdict);
-    message.end(immediate);
-    message.end(data);
+    text(message, NFTA_EXPR_NAME, name);
+    nlattr* inside = message.begin(NFTA_EXPR_DATA | NLA_F_NESTED);
+    data();
+    message.end(inside);
     message.end(one);
+}
+
+void NftBatch::verdict(Message& message, std::uint32_t code)
+{
+    expression(message, "immediate", [&] {
+        be32(message, NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
+        nlattr* data = message.begin(NFTA_IMMEDIATE_DATA | NLA_F_NESTED);
+        nlattr* inside = message.begin(NFTA_DATA_VERDICT | NLA_F_NESTED);
+        be32(message, NFTA_VERDICT_CODE, code);
+        message.end(inside);
+        message.end(data);
+    });
+}
+
+void NftBatch::leave_at_once(const NftChain& chain)
+{
+    Message& message = rule(chain, 0);
+    nlattr* list = message.begin(NFTA_RULE_EXPRESSIONS | NLA_F_NESTED);
+    verdict(message, static_cast<std::uint32_t>(NFT_RETURN));
+    message.end(list);
+}
+
+void NftBatch::accept(const NftChain& chain, const Cidr& network, bool is_source)
+{
+    Message& message = rule(chain, NLM_F_APPEND);
+    const bool is_v4 = network.family() == Family::v4;
+    const auto value = [&](int attribute, const void* data, std::size_t size) {
+        nlattr* nest = message.begin(attribute | NLA_F_NESTED);
+        message.put(NFTA_DATA_VALUE, data, size);
+        message.end(nest);
+    };
+    const auto equals = [&](const void* data, std::size_t size) {
+        expression(message, "cmp", [&] {
+            be32(message, NFTA_CMP_SREG, NFT_REG_1);
+            be32(message, NFTA_CMP_OP, NFT_CMP_EQ);
+            value(NFTA_CMP_DATA, data, size);
+        });
+    };
+    const std::uint8_t protocol = is_v4 ? NFPROTO_IPV4 : NFPROTO_IPV6;
+    const std::size_t size = network.address().network_size();
+    // RFC 791: source at 12, destination at 16; RFC 8200: 8 and 24.
+    const std::uint32_t offset = is_v4 ? (is_source ? 12 : 16) : (is_source ? 8 : 24);
+    std::array<std::uint8_t, 16> mask{};
+    const std::array<std::uint8_t, 16> zero{};
+    for (unsigned bit = 0; bit < network.bits(); ++bit) mask[bit / 8] |= static_cast<std::uint8_t>(0x80U >> bit % 8);
+
+    nlattr* list = message.begin(NFTA_RULE_EXPRESSIONS | NLA_F_NESTED);
+    expression(message, "meta", [&] {
+        be32(message, NFTA_META_DREG, NFT_REG_1);
+        be32(message, NFTA_META_KEY, NFT_META_NFPROTO);
+    });
+    equals(&protocol, sizeof protocol);
+    expression(message, "payload", [&] {
+        be32(message, NFTA_PAYLOAD_DREG, NFT_REG_1);
+        be32(message, NFTA_PAYLOAD_BASE, NFT_PAYLOAD_NETWORK_HEADER);
+        be32(message, NFTA_PAYLOAD_OFFSET, offset);
+        be32(message, NFTA_PAYLOAD_LEN, static_cast<std::uint32_t>(size));
+    });
+    expression(message, "bitwise", [&] {
+        be32(message, NFTA_BITWISE_SREG, NFT_REG_1);
+        be32(message, NFTA_BITWISE_DREG, NFT_REG_1);
+        be32(message, NFTA_BITWISE_LEN, static_cast<std::uint32_t>(size));
+        value(NFTA_BITWISE_MASK, mask.data(), size);
+        value(NFTA_BITWISE_XOR, zero.data(), size);
+    });
+    equals(network.address().network(), size);
+    verdict(message, NF_ACCEPT);
     message.end(list);
 }
 

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "agent/nl/message.hpp"
+#include "twill/ip.hpp"
 #include "twill/result.hpp"
 
 namespace twill::nl {
@@ -35,6 +37,9 @@ public:
     void del_rule(const NftChain& chain, std::uint64_t handle);
     /// With all its rules.
     void del_chain(const NftChain& chain);
+    /// A rule behind all others, of a table for both families: packets whose source (or destination) lies in `network`
+    /// pass.
+    void accept(const NftChain& chain, const Cidr& network, bool is_source);
     /// A rule before all others of the chain that leaves it.
     void leave_at_once(const NftChain& chain);
 
@@ -42,6 +47,10 @@ public:
     Result<> send(std::string_view what);
 
 private:
+    Message& rule(const NftChain& chain, int flags);
+    static void expression(Message& message, std::string_view name, const std::function<void()>& data);
+    static void verdict(Message& message, std::uint32_t code);
+
     std::vector<Message> messages_;
 };
 

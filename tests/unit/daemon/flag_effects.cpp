@@ -94,6 +94,7 @@ const std::vector<Row> kRows = {
          return out;
      },
      "1024-29999 40000-40000 "},
+    {"detach-timeout", "7", [](const Settings& s) { return std::to_string(s.detach_timeout.count()); }, "7"},
     {"nat-max", "5000", [](const Settings& s) { return std::to_string(s.nat_max); }, "5000"},
     {"non-masquerade-cidrs", "10.0.0.0/8, 2001:db8::/32",
      [](const Settings& s) {
