@@ -50,6 +50,7 @@ Result<> Node::keep_translating()
 {
     tw_cfg cfg = *cfg_;
     cfg.fast = 0;
+    cfg.flannel = 0; // nor judges who sends to flannel's devices
     cfg.node_v4 = cfg.node_v6 = tw_addr{};
     TWILL_TRY(load_generation(cfg));
     for (const auto& where : std::set(attachments_->current())) {

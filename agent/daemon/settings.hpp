@@ -94,8 +94,8 @@ struct Settings {
     std::map<std::string, FeatureSetting, std::less<>> features; ///< every known name
     log::Format log_format = log::Format::automatic;
     std::chrono::seconds detach_timeout{300}; ///< for masqueraded flows to end; 0: they end at once
-    bool detach = false;    ///< take the data plane away and exit
-    bool preflight = false; ///< tell what a take-over meets, and exit
+    bool detach = false;                      ///< take the data plane away and exit
+    bool preflight = false;                   ///< tell what a take-over meets, and exit
 
     /// Flag name -> where its value came from; a feature is "feature.tcx".
     std::map<std::string, Origin, std::less<>> origins;

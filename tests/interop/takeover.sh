@@ -46,13 +46,12 @@ has_started() { [[ $(node_dir "$1")/subnet.env -nt $(peers_dir)/flanneld-$1.pid 
 
 flannel_to_twill() { # SIGNAL
 	peer_stop flanneld-a "$1"
-	twill_start a -ip-masq -detach-timeout=10
+	twill_start a -ip-masq -detach-timeout=30
 	check "a: twilld is ready" wait_ready a "$(scaled 20)"
 }
 twill_to_flannel() {
 	check "a: detach ends well" node_ctl a detach --yes
 	flannel_up
-	check "a: masquerade has drained" wait_until "$(scaled 20)" not agent_alive a
 }
 
 devices() { node_exec a ip -o link show | grep -E '^[0-9]+: (flannel|twill)' | sed 's/ mtu .* state [A-Z]*//; s/group.*link/link/'; }
@@ -126,6 +125,7 @@ cycles() {
 	traffic_end
 	check "twillctl migrate status: a runs flannel again" wait_until "$(scaled 2)" runs a flannel
 	check "given back: the store says of a what it said" same "$in_store" "$(own_in_store)"
+	check "given back: masquerade has drained" wait_until "$(scaled 60)" not agent_alive a
 	same_sets "given back" before
 }
 
@@ -152,7 +152,7 @@ stale() {
 	hand_lease 23 23 123
 	spoil 24
 	check "with nobody there the entries are stale" not peers_are_exact a
-	twill_start a -ip-masq -detach-timeout=10
+	twill_start a -ip-masq -detach-timeout=30
 	check "a: twilld is ready" wait_ready a "$(scaled 20)"
 	right "what flannel left stale"
 	hand_lease 25 25 125
@@ -168,7 +168,7 @@ stale() {
 	agent_kill a
 	hand_gone 25
 	hand_lease 24 34 154
-	twill_start a -ip-masq -detach-timeout=10
+	twill_start a -ip-masq -detach-timeout=30
 	check "a: twilld is ready after SIGKILL" wait_ready a "$(scaled 20)"
 	check "a: the same devices are the overlay" is_adopted
 	right "changes while twilld was dead"

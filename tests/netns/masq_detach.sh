@@ -70,7 +70,11 @@ wait_until "$(scaled 5)" not node_ctl node-a status
 cp "$(node_dir node-a)/agent.pid" "$LAB_DIR/.lab/drains"
 agent_start node-a -ip-masq
 check "an agent started meanwhile is ready" wait_ready node-a
-gone() { ! _lab_alive $(<"$LAB_DIR/.lab/drains"); }
+gone() {
+	local pid start
+	read -r pid start <"$LAB_DIR/.lab/drains"
+	! _lab_alive "$pid" "$start"
+}
 check "the one that drained leaves it alone and ends" wait_until "$(scaled 10)" gone
 check "the download goes on, still" wait_until "$(scaled 5)" has_sent $(($(sent) + 30000))
 check "--now says what has ended" same "detached 1 masqueraded flows have ended" "$(node_ctl node-a detach --yes --now | xargs)"
