@@ -142,7 +142,7 @@ private:
     int open_and_load(bool full_size_maps, bool with_statistics);
 
     tw_cfg cfg_{};
-    std::array<std::array<char, 1024>, std::size(kPrograms)> statistics_{}; ///< verifier's, for each program
+    std::array<std::array<char, 4096>, std::size(kPrograms)> statistics_{}; ///< verifier's, for each program
     twill_dp* skeleton_ = nullptr;
     ring_buffer* ring_ = nullptr;
     std::vector<tw_event> events_;
