@@ -79,11 +79,14 @@ __noinline int tw_nat_take(struct __sk_buff *skb)
 /* One of the bits of `free`, which is not 0; any one with `any` random. */
 static __always_inline __u32 tw_nat_pick(__u64 free, __u32 any)
 {
-	__u64 turned;
+	__u64 turned, lowest;
 
 	any &= 63;
 	turned = free >> any | free << (-any & 63);
-	return ((__u32)__builtin_popcountll((turned & -turned) - 1) + any) & 63;
+	lowest = turned & -turned;
+	/* Else clang 16 sees that zeros are counted, wants a table for that, and crashes. */
+	asm volatile("" : "+r"(lowest));
+	return ((__u32)__builtin_popcountll(lowest - 1) + any) & 63;
 }
 
 static __always_inline __u64 tw_nat_range_ports(__u32 block)

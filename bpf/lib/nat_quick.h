@@ -73,7 +73,7 @@ static __always_inline int tw_nat_quick(struct __sk_buff *skb, int v6, int in)
 	const __u8 *ip = tw_header(skb, ETH_HLEN, tw_ip_size(v6) + TW_QUICK_L4);
 	const struct tw_nat_flow *half;
 	struct tw_quick quick;
-	struct tw_nat_key key;
+	struct tw_nat_key key __attribute__((aligned(8)));
 	__u64 event = TW_NAT_EV_DATA;
 	__u16 check = 0;
 	__u8 state;

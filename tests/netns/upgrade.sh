@@ -112,7 +112,7 @@ FAULTS='
 	| differs("schemas"; $schema; $schemas),
 	differs("maps"; $names | split(" "); [$maps[0].items[].name] | sort),
 	differs("maps of before that are in the kernel"; []; [$kernel[0][].id] - ([$kernel[0][].id] - $old)),
-	differs("programs"; ["tw_from_host", "tw_from_overlay", "tw_from_pod", "tw_from_wire", "tw_to_pod"]; [$ours[].name] | sort),
+	differs("programs"; ["tw_from_host", "tw_from_overlay", "tw_from_pod", "tw_from_wire", "tw_to_pod", "tw_to_wire"]; [$ours[].name] | sort),
 	differs("attached"; true; $attached | length > 4),
 	differs("link pins"; if $tcx then $attached | sort else [] end; $pins | split(" ") | sort),
 	differs("links"; if $tcx then $attached | length else 0 end; $links | length),
